@@ -1,0 +1,141 @@
+"""What models there are: refresh, load, unload, delete, pull. Pages and commands wait for the short ones."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
+
+from slam_app import providers
+from slam_app.config import Settings
+from slam_app.domain import Connection, ConnectionKind, Job, JobKind, ModelInfo, SamplingParams
+from slam_app.errors import InputError, ProviderError, TimedOut
+from slam_app.providers import Provider
+from slam_app.store import connections, jobs
+from slam_app.store.db import Db, now
+
+T = TypeVar("T")
+
+PROGRESS_EVERY_S = 0.5
+LOAD_TIMEOUT_S = 120.0
+
+
+def _ask(connection: Connection, question: Callable[[Provider], Awaitable[T]], timeout_s: float) -> T:
+    """One short conversation with a server. Raises ProviderError, TimedOut when it takes too long."""
+
+    async def talk() -> T:
+        async with providers.connect(connection) as provider, asyncio.timeout(timeout_s):
+            return await question(provider)
+
+    try:
+        return asyncio.run(talk())
+    except TimeoutError:
+        raise TimedOut(
+            f"{connection.name} did not answer within {timeout_s:g} s. Check that the server is well, "
+            "or try again when it is less busy."
+        ) from None
+
+
+def test(connection: Connection) -> str:
+    """What answers there ("Ollama 0.24.0"). Raises ProviderError with the next step."""
+    return _ask(connection, lambda provider: provider.version(), 8.0)
+
+
+def refresh(db: Db, connection: Connection) -> list[ModelInfo]:
+    """Ask a server for its models, with what each can do, and remember them. Raises ProviderError."""
+    infos = _ask(connection, _list, 15.0)
+    connections.remember_models(db, connection.id, infos)
+    return infos
+
+
+async def _list(provider: Provider) -> list[ModelInfo]:
+    """Every model with its details: only they say whether it can chat and think."""
+    infos = await provider.models()
+    return list(await asyncio.gather(*(_detailed(provider, info) for info in infos)))
+
+
+async def _detailed(provider: Provider, info: ModelInfo) -> ModelInfo:
+    try:
+        return await provider.details(info.name)
+    except ProviderError:
+        return info  # gone or unreadable meanwhile; the list still knows its name
+
+
+def load(db: Db, connection: Connection, name: str, params: SamplingParams) -> None:
+    """Raises ProviderError, InputError when the connection manages no models."""
+    _manage(db, connection, lambda provider: provider.load(name, params))
+
+
+def unload(db: Db, connection: Connection, name: str) -> None:
+    _manage(db, connection, lambda provider: provider.unload(name))
+
+
+def delete(db: Db, connection: Connection, name: str) -> None:
+    _manage(db, connection, lambda provider: provider.delete(name))
+
+
+def _manage(db: Db, connection: Connection, action: Callable[[Provider], Awaitable[None]]) -> None:
+    _ask(connection, action, LOAD_TIMEOUT_S)
+    refresh(db, connection)
+
+
+def start_pull(db: Db, connection: Connection, name: str) -> int:
+    """Queue a job that fetches a model; its id. A pull of the same model that runs already is taken.
+
+    Raises:
+        InputError: no name, or a connection that can't fetch models.
+    """
+    if connection.kind is ConnectionKind.OPENAI:
+        raise InputError(
+            f"{connection.name} serves the models it was started with. "
+            "Pull on an Ollama or embedded connection."
+        )
+    if not name.strip():
+        raise InputError("Type the name of a model, for example smollm2:135m, or choose a preset.")
+    lane = f"pull-{connection.id}-{name.strip()}"
+    for job in jobs.find(db, JobKind.PULL, "model", name.strip()):
+        if job.lane == lane and not job.status.ended:
+            return job.id
+    return jobs.enqueue(db, JobKind.PULL, lane, {"connection": connection.id, "model": name.strip()})
+
+
+async def run_pull_job(db: Db, job: Job) -> str:
+    """Fetch one model, storing progress about twice a second. Raises ProviderError."""
+    connection = connections.get(db, job.payload["connection"])
+    name = job.payload["model"]
+    stored_at = 0.0
+    moved, completed = now(), -1
+    async with providers.connect(connection) as provider:
+        async for step in provider.pull(name):
+            if step.completed_bytes != completed:
+                completed, moved = step.completed_bytes, now()
+            if time.monotonic() - stored_at >= PROGRESS_EVERY_S:
+                stored_at = time.monotonic()
+                progress = {
+                    "status": step.status,
+                    "completed_bytes": step.completed_bytes,
+                    "total_bytes": step.total_bytes,
+                    "moved_at": moved,
+                }
+                await asyncio.to_thread(jobs.set_progress, db, job, progress)
+        infos = await _list(provider)
+    await asyncio.to_thread(connections.remember_models, db, connection.id, infos)
+    return f"{name} is ready."
+
+
+def ensure_connections(db: Db, settings: Settings) -> None:
+    """On the first start: the embedded engine, Ollama at OLLAMA_HOST, and OpenAI where a key is set."""
+    if connections.all_connections(db):
+        return
+    connections.add(db, name="Embedded", kind=ConnectionKind.EMBEDDED)
+    connections.add(db, name="Ollama", kind=ConnectionKind.OLLAMA, base_url=settings.ollama_host)
+    if settings.openai_api_key_set:
+        connections.add(
+            db,
+            name="OpenAI",
+            kind=ConnectionKind.OPENAI,
+            base_url=settings.openai_base_url,
+            api_key_env="OPENAI_API_KEY",
+            concurrency=4,
+        )

@@ -1,0 +1,211 @@
+"""Prompt templates: Jinja2 in an immutable sandbox, where an undefined variable is an error.
+
+A block tag alone on its line leaves no blank line behind, and one newline at the very end of the body
+is dropped, so that templates can be laid out for reading. Lists and objects print as JSON; `join`
+leaves a plain text as it is, so that the same template serves cases with lists (JSONL) and with texts
+(CSV). The same body and values always give the same prompt: nothing random is on offer.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import traceback
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+from jinja2 import StrictUndefined, Template, Undefined, nodes, pass_eval_context
+from jinja2.exceptions import SecurityError, TemplateSyntaxError, UndefinedError
+from jinja2.filters import do_join
+from jinja2.meta import find_undeclared_variables
+from jinja2.nodes import EvalContext
+from jinja2.runtime import Context
+from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+from slam_app.errors import TemplateError
+
+MAX_PROMPT_CHARS = 200_000
+"""Limit of a template and of a rendered prompt; about 50,000 tokens, more than small models take."""
+
+
+def variables(body: str) -> tuple[str, ...]:
+    """Names that a case has to supply, in order of first appearance.
+
+    Raises TemplateError, with the line, when the body can't be used as a template.
+    """
+    return _compile(body).variables
+
+
+def render(body: str, values: Mapping[str, object]) -> str:
+    """The prompt for one case. `values` are plain data: texts, numbers, lists, objects.
+
+    Raises TemplateError: broken body, missing variable, unsafe access, failure inside the template,
+    a `for` over a text, empty or overlong result.
+    """
+    compiled = _compile(body)
+    for name in compiled.looped:
+        # Python would loop over its letters, and nobody would notice before reading the prompts.
+        if isinstance(values.get(name), str):
+            raise TemplateError(
+                f"The template loops over '{name}', but in this case it is a text, not a list. "
+                f"Give a list (upload the cases as JSONL), or write {{{{ {name} }}}} without the loop."
+            )
+    parts: list[str] = []
+    length = 0
+    try:
+        for part in compiled.template.generate(dict(values)):
+            length += len(part)
+            if length > MAX_PROMPT_CHARS:
+                raise TemplateError(
+                    f"The prompt is longer than {MAX_PROMPT_CHARS:,} characters. "
+                    "Shorten the template or the values."
+                )
+            parts.append(part)
+    except TemplateError:
+        raise
+    except SecurityError as error:
+        raise TemplateError(
+            f"{_where(error)} does what a template may not do "
+            f"({_sentence(error)}). Use only the values of the case, and filters that return new ones."
+        ) from error
+    except UndefinedError as error:
+        raise TemplateError(_undefined_message(error)) from error
+    except Exception as error:
+        # Whatever else a template provokes (1 / 0, a filter on the wrong type) is the author's to mend.
+        raise TemplateError(
+            f"{_where(error)} fails with these values: {_sentence(error)}. "
+            "Change the template there, or the value that it uses."
+        ) from error
+    prompt = "".join(parts)
+    if not prompt.strip():
+        raise TemplateError(
+            "The prompt is empty with these values. Write some text in the template that does not "
+            "depend on a condition."
+        )
+    return prompt
+
+
+@dataclass(frozen=True, slots=True)
+class _Compiled:
+    template: Template
+    variables: tuple[str, ...]
+    looped: tuple[str, ...]
+
+
+class _Environment(ImmutableSandboxedEnvironment):
+    # Also keeps the compiler from computing such an expression before anything can check it.
+    intercepted_binops = frozenset(["*", "**"])
+
+    def call_binop(self, context: Context, operator: str, left: Any, right: Any) -> Any:
+        if operator == "**":
+            raise SecurityError("powers are not available")
+        if not all(isinstance(side, int | float) for side in (left, right)):
+            raise SecurityError("only numbers can be multiplied")
+        return super().call_binop(context, operator, left, right)
+
+
+def _printable(value: Any) -> Any:
+    """What `{{ value }}` prints. Methods and generators would print as memory addresses: refused."""
+    if value is None:
+        return ""
+    if isinstance(value, str | int | float | Undefined):
+        return value
+    if isinstance(value, list | tuple | dict):
+        return json.dumps(value, ensure_ascii=False)
+    raise TypeError(
+        f"a {type(value).__name__} can't be printed; a key of an object is written thing['key'], "
+        "the result of map or select needs | join or | list"
+    )
+
+
+@pass_eval_context
+def _join(context: EvalContext, value: Any, d: str = "", attribute: str | int | None = None) -> str:
+    return value if isinstance(value, str) else do_join(context, value, d, attribute)
+
+
+def _environment() -> _Environment:
+    environment = _Environment(
+        undefined=StrictUndefined,
+        autoescape=False,
+        finalize=_printable,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.globals = {name: environment.globals[name] for name in ("range", "namespace")}
+    environment.filters["join"] = _join
+    del environment.filters["random"]
+    return environment
+
+
+_ENVIRONMENT = _environment()
+
+
+@lru_cache(maxsize=64)
+def _compile(body: str) -> _Compiled:
+    if len(body) > MAX_PROMPT_CHARS:
+        raise TemplateError(
+            f"The template is longer than {MAX_PROMPT_CHARS:,} characters. "
+            "Move the long parts into the cases."
+        )
+    try:
+        tree = _ENVIRONMENT.parse(body)
+        names = find_undeclared_variables(tree)
+        template = _ENVIRONMENT.from_string(body)
+    except TemplateSyntaxError as error:
+        raise TemplateError(
+            f"Line {error.lineno} of the template can't be read: {(error.message or 'syntax error').rstrip('. ')}. Mend that line; "
+            "a value is written {{ name }}, a block {% if name %} ... {% endif %}."
+        ) from error
+    except RecursionError as error:
+        raise TemplateError(
+            "The template is nested too deeply. Use fewer brackets inside brackets."
+        ) from error
+    except Exception as error:
+        # The compiler works out constant expressions, so {{ 1 / 0 }} or a misused filter fails here.
+        raise TemplateError(f"{_where(error)} can't be computed: {_sentence(error)}. Change it.") from error
+    outside = next(tree.find_all((nodes.Include, nodes.Import, nodes.FromImport, nodes.Extends)), None)
+    if outside is not None:
+        raise TemplateError(
+            f"Line {outside.lineno} of the template wants another template, and there is none to load. "
+            "Paste the text of the other one in its place."
+        )
+    loops = {node.iter.name for node in tree.find_all(nodes.For) if isinstance(node.iter, nodes.Name)}
+    ordered = tuple(sorted(names, key=_appearance(body, names).__getitem__))
+    return _Compiled(template, ordered, tuple(name for name in ordered if name in loops))
+
+
+def _appearance(body: str, names: set[str]) -> dict[str, int]:
+    """Position of each name's first use. The syntax tree does not keep the order of the source."""
+    first: dict[str, int] = {}
+    before = ""
+    for position, (_, kind, text) in enumerate(_ENVIRONMENT.lex(body)):
+        if kind == "name" and text in names and before != ".":
+            first.setdefault(text, position)
+        if kind != "whitespace":
+            before = text
+    return first
+
+
+def _where(error: Exception) -> str:
+    """Jinja2 puts the lines of the template into the traceback."""
+    lines = [f.lineno for f in traceback.extract_tb(error.__traceback__) if f.filename == "<template>"]
+    return f"Line {lines[-1]} of the template" if lines else "The template"
+
+
+def _sentence(error: Exception) -> str:
+    return (str(error) or type(error).__name__).rstrip(". ")
+
+
+def _undefined_message(error: UndefinedError) -> str:
+    found = re.fullmatch(r"'(.+)' is undefined", str(error))
+    if found:
+        return (
+            f"{_where(error)} needs a value for '{found[1]}', and this case has none. "
+            f"Add '{found[1]}' to the case, or take it out of the template."
+        )
+    return (
+        f"{_where(error)} asks for something that the value does not have: {_sentence(error)}. "
+        "Correct the name in the template, or add it to the case."
+    )
