@@ -164,7 +164,7 @@ async def call(provider: Provider, limiter: RateLimiter, planned: PendingRespons
     request = ChatRequest(planned.model, planned.prompt, params, keep_alive_s=KEEP_LOADED_S)
     tokens = len(planned.prompt) // 4 + params.max_tokens
     for attempt in range(MAX_RETRIES + 1):
-        await limiter.acquire(tokens)
+        grant = await limiter.acquire(tokens)
         started_at = now()
         try:
             result = await provider.chat(request)
@@ -182,7 +182,7 @@ async def call(provider: Provider, limiter: RateLimiter, planned: PendingRespons
                 error_class=type(error).__name__,
                 error=str(error),
             )
-        limiter.settle((result.prompt_tokens or 0) + (result.output_tokens or 0))
+        limiter.settle((result.prompt_tokens or 0) + (result.output_tokens or 0), grant)
         return runs.Outcome(result, params, started_at, retries=attempt)
     raise AssertionError("the last attempt returns or raises")
 

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import time
 from collections.abc import Awaitable, Callable
+from dataclasses import asdict, dataclass
 from typing import TypeVar
 
 from slam_app import providers
-from slam_app.config import Settings
 from slam_app.domain import Connection, ConnectionKind, Job, JobKind, ModelInfo, SamplingParams
-from slam_app.errors import InputError, ProviderError, TimedOut
+from slam_app.errors import ConfigError, InputError, ProviderError, TimedOut
 from slam_app.providers import Provider
-from slam_app.store import connections, jobs
+from slam_app.store import connections, jobs, settings
 from slam_app.store.db import Db, now
 
 T = TypeVar("T")
@@ -40,6 +41,32 @@ def _ask(connection: Connection, question: Callable[[Provider], Awaitable[T]], t
 def test(connection: Connection) -> str:
     """What answers there ("Ollama 0.24.0"). Raises ProviderError with the next step."""
     return _ask(connection, lambda provider: provider.version(), 8.0)
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """How the last test of a connection went. `said`: what answered there, or the error's message."""
+
+    at: str
+    ok: bool
+    said: str
+
+
+def check(db: Db, connection: Connection) -> Check:
+    """Test a connection, refresh its models, and remember how it went. A failure is an outcome here."""
+    try:
+        outcome = Check(now(), True, test(connection))
+        refresh(db, connection)
+    except (ProviderError, ConfigError) as error:
+        outcome = Check(now(), False, str(error))
+    settings.put(db, f"check-{connection.id}", json.dumps(asdict(outcome)))
+    return outcome
+
+
+def last_check(db: Db, connection: Connection) -> Check | None:
+    """None when it was never tested."""
+    stored = settings.get(db, f"check-{connection.id}")
+    return Check(**json.loads(stored)) if stored else None
 
 
 def refresh(db: Db, connection: Connection) -> list[ModelInfo]:
@@ -122,20 +149,3 @@ async def run_pull_job(db: Db, job: Job) -> str:
         infos = await _list(provider)
     await asyncio.to_thread(connections.remember_models, db, connection.id, infos)
     return f"{name} is ready."
-
-
-def ensure_connections(db: Db, settings: Settings) -> None:
-    """On the first start: the embedded engine, Ollama at OLLAMA_HOST, and OpenAI where a key is set."""
-    if connections.all_connections(db):
-        return
-    connections.add(db, name="Embedded", kind=ConnectionKind.EMBEDDED)
-    connections.add(db, name="Ollama", kind=ConnectionKind.OLLAMA, base_url=settings.ollama_host)
-    if settings.openai_api_key_set:
-        connections.add(
-            db,
-            name="OpenAI",
-            kind=ConnectionKind.OPENAI,
-            base_url=settings.openai_base_url,
-            api_key_env="OPENAI_API_KEY",
-            concurrency=4,
-        )

@@ -38,6 +38,11 @@ def variables(body: str) -> tuple[str, ...]:
     return _compile(body).variables
 
 
+def list_variables(body: str) -> tuple[str, ...]:
+    """Those of `variables` that the template loops over: a case must give a list for them."""
+    return _compile(body).looped
+
+
 def render(body: str, values: Mapping[str, object]) -> str:
     """The prompt for one case. `values` are plain data: texts, numbers, lists, objects.
 
@@ -154,9 +159,11 @@ def _compile(body: str) -> _Compiled:
         names = find_undeclared_variables(tree)
         template = _ENVIRONMENT.from_string(body)
     except TemplateSyntaxError as error:
+        # str(error) would add a file and a source line that mean nothing to the author.
+        what = (error.message or "syntax error").rstrip(". ")
         raise TemplateError(
-            f"Line {error.lineno} of the template can't be read: {(error.message or 'syntax error').rstrip('. ')}. Mend that line; "
-            "a value is written {{ name }}, a block {% if name %} ... {% endif %}."
+            f"Line {error.lineno} of the template can't be read: {what}. Mend that line; a value "
+            "is written {{ name }}, a block {% if name %} ... {% endif %}."
         ) from error
     except RecursionError as error:
         raise TemplateError(

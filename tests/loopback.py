@@ -37,6 +37,7 @@ class Call:
 
     Attributes:
         method, path, headers (names in lower case), body: as received.
+        client: the client's address; calls with the same one came over the same connection.
         at: `time.monotonic()` of the arrival.
         client_gone: set when the client closed the connection before the answer was complete.
         finished: set when the handler is through, in whatever way.
@@ -47,6 +48,7 @@ class Call:
         self.path = handler.path
         self.headers = {name.lower(): value for name, value in handler.headers.items()}
         self.body = handler.rfile.read(int(self.headers.get("content-length", 0)))
+        self.client: tuple[str, int] = handler.client_address
         self.at = time.monotonic()
         self.client_gone = threading.Event()
         self.finished = threading.Event()
@@ -121,7 +123,7 @@ class Call:
 
     def _peek(self) -> bytes:
         try:
-            return self._handler.connection.recv(1, socket.MSG_PEEK)
+            return bytes(self._handler.connection.recv(1, socket.MSG_PEEK))
         except OSError:
             return b""
 
@@ -132,10 +134,15 @@ class Call:
 
 
 class LoopbackServer:
-    """Base of the fake servers: override `answer`. Use it with `with`; `calls` has every request."""
+    """Base of the fake servers: override `answer`, use it with `with`.
+
+    Attributes:
+        calls: every request so far. called: set at the first.
+    """
 
     def __init__(self) -> None:
         self.calls: list[Call] = []
+        self.called = threading.Event()
         self.stopping = threading.Event()
         self._sockets: set[socket.socket] = set()
         self._server: ThreadingHTTPServer | None = None
@@ -203,6 +210,7 @@ class LoopbackServer:
             def serve(self) -> None:
                 call = Call(self, owner.stopping)
                 owner.calls.append(call)
+                owner.called.set()
                 try:
                     owner.answer(call)
                 except ClientGone:

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import json
 import socket
+from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -50,12 +51,16 @@ def lines(name: str) -> list[Any]:
 
 
 class ReplayServer(LoopbackServer):
-    """Serves one recording, as often as it is asked; a recording with several `results` is not one answer."""
+    """Serves one recording, as often as it is asked; a recording with several `results` is not one answer.
 
-    def __init__(self, name: str, speed: float = 0.0) -> None:
+    `elsewhere` names other recordings for some paths, where one call of ours needs several.
+    """
+
+    def __init__(self, name: str, speed: float = 0.0, elsewhere: Mapping[str, str] | None = None) -> None:
         super().__init__()
         self._speed = speed
         self._response = recording(name)["response"]
+        self._elsewhere = elsewhere or {}
         self._refusing: socket.socket | None = None
 
     def start(self) -> None:
@@ -73,7 +78,8 @@ class ReplayServer(LoopbackServer):
         super().stop()
 
     def answer(self, call: Call) -> None:
-        response = self._response
+        other = self._elsewhere.get(call.path)
+        response = recording(other)["response"] if other else self._response
         headers = {k: v for k, v in response["headers"].items() if k not in _FRAMING}
         chunks = [(chunk["ms"], chunk["body"].encode()) for chunk in response["chunks"]]
         call.wait(self._seconds(chunks[0][0] if chunks else response["end_ms"]))

@@ -1,0 +1,42 @@
+import streamlit as st
+
+from slam_app.domain import SlotStatus, StudyStatus
+from slam_app.store import connections, runs, studies, use_cases
+from slam_app.ui.app import db
+from slam_app.ui.auth import require_admin
+
+require_admin()
+st.title("Can a small model replace the big one?")
+st.write("Run your own prompt on your own cases, and let people rate the answers blind.")
+
+models = [model for model in connections.models(db()) if model.info.can_chat]
+prompts = use_cases.all_use_cases(db())
+all_runs = runs.all_runs(db())
+all_studies = studies.all_studies(db())
+with_cases = [u for u in prompts if use_cases.cases(db(), u.id) and use_cases.templates(db(), u.id)]
+answers = sum(run.counts["ok"] for run in all_runs)
+complete = sum(study.slots[SlotStatus.COMPLETE] for study in all_studies)
+launched = [study for study in all_studies if study.status is not StudyStatus.DRAFT]
+
+steps = [
+    ("models", "Connect models", len(models), f"{len(models)} models on "
+     f"{len({model.connection_id for model in models})} connections", "No model yet"),
+    ("prompts", "Describe the use case", len(with_cases), f"{len(with_cases)} with a prompt and cases",
+     "No use case with a prompt and cases yet"),
+    ("generate", "Generate answers", answers, f"{answers} answers in {len(all_runs)} runs", "No answers yet"),
+    ("studies", "Let people rate them blind", len(launched),
+     f"{len(launched)} studies, {complete} complete sets", "No study yet"),
+    ("results", "See the result", complete, f"{complete} complete sets to look at", "No complete set yet"),
+]  # fmt: skip
+
+following = next((number for number, step in enumerate(steps) if not step[2]), len(steps) - 1)
+for number, (page, title, done, there, missing) in enumerate(steps):
+    with st.container(border=True, horizontal=True, vertical_alignment="center"):
+        mark = ":material/check_circle:" if done else ":material/radio_button_unchecked:"
+        st.markdown(f"{mark} **{number + 1}. {title}**  \n{there if done else missing}")
+        st.space("stretch")
+        if number == following:
+            if st.button("Next step", type="primary", key=f"go-{page}", icon=":material/arrow_forward:"):
+                st.switch_page(f"pages/{page}.py")
+        else:
+            st.page_link(f"pages/{page}.py", label="Open")

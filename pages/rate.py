@@ -1,0 +1,106 @@
+"""What a rater sees. Nothing here knows a model: see `store.rater`."""
+
+import streamlit as st
+
+from slam_app.domain import RaterItem, RaterSlot, RaterStudy, SlotStatus
+from slam_app.errors import RatingError
+from slam_app.rating import session
+from slam_app.store import rater
+from slam_app.ui.app import db
+from slam_app.ui.auth import rater_identity
+
+
+def main() -> None:
+    study = session.find_study(db(), st.query_params.get("s", ""))
+    identity = rater_identity()
+    if identity is None:
+        st.warning(
+            "Your browser did not keep our cookie, so we could not find your place again. "
+            "Please open the link in a normal window with cookies allowed."
+        )
+        return
+    me = session.rater_hash(study, identity)
+    slot = session.resume(db(), study, me)
+    if slot is None:
+        welcome(study, me)
+    elif slot.status is SlotStatus.COMPLETE:
+        thanks(slot)
+    elif item := session.current_item(db(), slot):
+        rate(study, slot, item)
+
+
+def welcome(study: RaterStudy, me: str) -> None:
+    st.title(study.title)
+    st.markdown(study.description)
+    st.subheader("What you are asked to do")
+    screens = "1 screen" if study.items == 1 else f"{study.items} screens"
+    st.markdown(
+        f"""
+- You will see **{screens}**. Each shows one request and several answers to it, in random order.
+- Give every answer a score from **0** (useless) to **{study.scale_max}** (could not be better).
+- Judge how good and how fitting each answer is for the request, not how long it is.
+- You can stop and come back with the same link in the same browser. Only a finished set counts.
+- Your name is not asked. Scores are stored under a random number.
+"""
+    )
+    if st.button("Start", type="primary", key="start"):
+        session.start(db(), study, me)
+        st.rerun()
+
+
+def rate(study: RaterStudy, slot: RaterSlot, item: RaterItem) -> None:
+    st.title(study.title)
+    st.progress(slot.finished / slot.items, text=f"Screen {slot.finished + 1} of {slot.items}")
+    with st.expander("What this is about"):
+        st.markdown(study.description)
+    with st.expander("The request", expanded=True):
+        st.text(item.prompt)
+    scale = range(study.scale_max + 1)
+    with st.form(f"item-{item.position}", border=False):
+        scores = []
+        for place, (text, value) in enumerate(zip(item.texts, item.values, strict=True)):
+            letter = chr(ord("A") + place)
+            with st.container(border=True):
+                st.markdown(f"**Answer {letter}**")
+                st.text(text)
+                scores.append(
+                    st.radio(
+                        f"Score for answer {letter}: 0 is useless, {study.scale_max} could not be better",
+                        scale,
+                        index=value,
+                        horizontal=True,
+                        key=f"score-{item.position}-{letter}",
+                    )
+                )
+        last = slot.finished + 1 == slot.items
+        sent = st.form_submit_button("Save and finish" if last else "Save and go on", type="primary")
+    if sent:
+        missing = [chr(ord("A") + place) for place, score in enumerate(scores) if score is None]
+        if missing:
+            st.warning(f"Please also score answer {', '.join(missing)}.")
+        else:
+            rater.save(db(), slot.id, item.position, scores, study.scale_max)
+            st.rerun()
+    to_top(item.position)
+
+
+def thanks(slot: RaterSlot) -> None:
+    st.title("Thank you")
+    st.success(f"All {slot.items} screens are rated and saved. You can close this page.")
+    st.write("If you were asked for a completion code, it is:")
+    st.code(rater.completion_code(db(), slot.id), language=None)
+
+
+def to_top(item: int) -> None:
+    """A new screen starts at its top; Streamlit would stay where the button was."""
+    st.html(
+        f"<script>/* {item} */ document.querySelector('[data-testid=stMain]')?.scrollTo(0, 0)</script>",
+        unsafe_allow_javascript=True,
+    )
+
+
+try:
+    main()
+except RatingError as error:
+    st.title("Rate answers")
+    st.info(str(error))

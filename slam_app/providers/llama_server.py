@@ -1,0 +1,286 @@
+"""Child processes that run llama.cpp's own server, one per weights file, and their manager.
+
+A crash of the engine takes only its child along, and a child ends with its parent, however that ends:
+it waits for the end of its stdin and exits. Run as `python -m slam_app.providers.llama_server`, it reads
+one line of JSON (see `_serve`) and prints one line when it is ready.
+"""
+
+from __future__ import annotations
+
+import atexit
+import json
+import os
+import secrets
+import signal
+import subprocess
+import sys
+import threading
+from collections import deque
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from http.client import HTTPConnection
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import psutil
+
+import slam_app
+from slam_app.errors import ServerFailed, TimedOut
+
+START_TIMEOUT_S = 300.0
+"""A large file on a slow disk takes minutes."""
+
+_READY = "slam-ready "
+
+
+class LlamaServer:
+    """One running child.
+
+    Attributes:
+        address: "http://127.0.0.1:PORT".
+        api_key: what it wants as a bearer token, so that no other user of the machine can use it.
+        context: tokens of context per request as llama.cpp made it: the asked number rounded up to a
+            multiple of 256, and no more than the model was trained for.
+    """
+
+    def __init__(self, weights: Path, name: str, num_ctx: int, parallel: int) -> None:
+        self.wanted = (name, num_ctx, parallel)
+        self.name = name
+        self.api_key = secrets.token_urlsafe(24)
+        self.address = ""
+        self.context = 0
+        self.users = 0
+        self.retired = False
+        self._lines: deque[str] = deque(maxlen=40)
+        self._started = threading.Event()
+        root = str(Path(slam_app.__file__).parents[1])
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", __name__],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            encoding="utf-8",
+            errors="replace",
+            env={**os.environ, "PYTHONPATH": os.pathsep.join([root, os.environ.get("PYTHONPATH", "")])},
+            # Ctrl-C in the terminal is for the parent, which then stops its children in its own order.
+            start_new_session=True,
+        )
+        threading.Thread(target=self._listen, name=f"llama-{self._process.pid}", daemon=True).start()
+        config = {
+            "weights": str(weights),
+            "name": name,
+            "num_ctx": num_ctx,
+            "parallel": parallel,
+            "threads": psutil.cpu_count(logical=False) or os.cpu_count() or 1,
+            "api_key": self.api_key,
+        }
+        assert self._process.stdin is not None
+        with suppress(OSError):  # it is dead already; wait_ready says so with its last words
+            self._process.stdin.write(json.dumps(config) + "\n")
+            self._process.stdin.flush()
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    @property
+    def exit_code(self) -> int | None:
+        """None while it runs; negative for the signal that ended it."""
+        return self._process.poll()
+
+    @property
+    def memory_bytes(self) -> int | None:
+        """Resident memory, the weights in use included; None when it is gone."""
+        try:
+            return int(psutil.Process(self.pid).memory_info().rss)
+        except psutil.Error:
+            return None
+
+    def wait_ready(self, timeout_s: float) -> None:
+        """Raises ServerFailed with its last words when it ends instead, TimedOut when it takes too long."""
+        ready = self._started.wait(timeout_s)
+        if self.address:
+            return
+        self.stop()
+        if not ready:
+            raise TimedOut(
+                f"The embedded engine did not load {self.name} within {timeout_s:.0f} s. "
+                "Use a smaller model or context, or look at what else this machine does."
+            )
+        raise ServerFailed(f"The embedded engine could not load {self.name}: {self.last_words}")
+
+    @property
+    def last_words(self) -> str:
+        """Why it ended, as far as it said so, and what to do."""
+        if self.exit_code == -signal.SIGKILL:
+            return "it was killed, perhaps because memory ran out. Use a smaller model or context."
+        # llama.cpp's first complaint is the cause, what follows only passes it on.
+        errors = [line.split(" E ")[1] for line in self._lines if " E " in line] or list(self._lines)[-1:]
+        said = errors[0].strip() if errors else ""
+        return f"{said or f'exit code {self.exit_code}'}. Check the weights file, or choose another model."
+
+    def stop(self) -> None:
+        """End it at once: it keeps nothing that a slower end would save."""
+        self._process.kill()
+        self._process.wait()
+        if self._process.stdin and not self._process.stdin.closed:
+            with suppress(OSError):  # a line that it never read
+                self._process.stdin.close()
+
+    def _listen(self) -> None:
+        """Read its output for ever, so that the pipe never fills, and keep only the last lines."""
+        assert self._process.stdout is not None
+        with self._process.stdout as lines:
+            for line in lines:
+                if line.startswith(_READY):
+                    said = json.loads(line.removeprefix(_READY))
+                    self.context = said["context"]
+                    self.address = said["address"]
+                    self._started.set()
+                else:
+                    self._lines.append(line.strip()[:400])
+        self._process.wait()
+        self._started.set()
+
+
+class EmbeddedServers:
+    """The children of this process, at most one current per weights file; safe to use from any thread."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._starting: dict[Path, threading.Lock] = {}
+        self._current: dict[Path, LlamaServer] = {}
+        self._retired: list[LlamaServer] = []
+
+    def start(
+        self,
+        weights: Path,
+        name: str,
+        num_ctx: int,
+        parallel: int = 1,
+        timeout_s: float = START_TIMEOUT_S,
+    ) -> LlamaServer:
+        """The child for these weights, started unless it runs already with this context.
+
+        One that runs with another context is replaced, and ends when its last request has.
+
+        Raises:
+            ServerFailed, TimedOut: it could not be started.
+        """
+        with self._lock:
+            starting = self._starting.setdefault(weights, threading.Lock())
+        with starting:
+            running = self.running(weights)
+            if running and running.wanted == (name, num_ctx, parallel):
+                return running
+            self._retire(weights)
+            server = LlamaServer(weights, name, num_ctx, parallel)
+            try:
+                server.wait_ready(timeout_s)
+            except BaseException:
+                server.stop()
+                raise
+            with self._lock:
+                self._current[weights] = server
+            return server
+
+    def running(self, weights: Path) -> LlamaServer | None:
+        """The living current child for these weights."""
+        with self._lock:
+            server = self._current.get(weights)
+            if server and server.exit_code is not None:
+                server.stop()
+                del self._current[weights]
+                return None
+            return server
+
+    @contextmanager
+    def using(self, server: LlamaServer) -> Iterator[bool]:
+        """Keeps `server` alive while it is replaced; gives False if that has happened already."""
+        with self._lock:
+            held = not server.retired
+            server.users += held
+        try:
+            yield held
+        finally:
+            with self._lock:
+                server.users -= held
+                self._end_unused()
+
+    def stop(self, weights: Path) -> None:
+        """End the child of these weights now, with the requests that it works on."""
+        with self._lock:
+            server = self._current.pop(weights, None)
+            if server:
+                server.retired = True
+                server.stop()
+
+    def stop_all(self) -> None:
+        with self._lock:
+            for server in [*self._current.values(), *self._retired]:
+                server.stop()
+            self._current.clear()
+            self._retired.clear()
+
+    def _retire(self, weights: Path) -> None:
+        with self._lock:
+            server = self._current.pop(weights, None)
+            if server:
+                server.retired = True
+                self._retired.append(server)
+                self._end_unused()
+
+    def _end_unused(self) -> None:
+        for server in [server for server in self._retired if not server.users]:
+            server.stop()
+            self._retired.remove(server)
+
+
+SERVERS = EmbeddedServers()
+"""Those of this process: pages, jobs and the command line share them."""
+
+atexit.register(SERVERS.stop_all)
+
+
+def _serve(config: dict[str, object]) -> None:
+    """The child: start llama.cpp's server, say where it listens, stay until stdin ends."""
+    import xllamacpp
+
+    parallel = int(str(config["parallel"]))
+    params = xllamacpp.CommonParams()
+    params.model.path = config["weights"]
+    params.model_alias = [config["name"]]
+    params.n_parallel = parallel
+    params.n_ctx = int(str(config["num_ctx"])) * parallel  # it is shared out among the parallel requests
+    params.ctx_shift = False  # a full context ends the answer, it never forgets the prompt in silence
+    params.cache_ram_mib = 0  # else it keeps old prompts in up to 8 GiB of memory
+    params.cpuparams.n_threads = config["threads"]
+    params.hostnames = ["127.0.0.1"]
+    params.port = 0
+    params.api_keys = [config["api_key"]]
+    params.cors_origins = "null"  # no web page has business here
+    params.endpoint_props = True
+    params.ui = False
+    params.verbosity = 1  # errors only
+    server = xllamacpp.Server(params)
+    ready = {
+        "address": server.listening_address,
+        "context": _context(server.listening_address, str(config["api_key"])),
+    }
+    print(_READY + json.dumps(ready), flush=True)  # noqa: T201
+    sys.stdin.read()
+    os._exit(0)  # tidying up would wait for requests in flight
+
+
+def _context(address: str, api_key: str) -> int:
+    """Tokens of context per request as the server made it."""
+    connection = HTTPConnection(urlsplit(address).netloc, timeout=30)
+    try:
+        connection.request("GET", "/props", headers={"Authorization": f"Bearer {api_key}"})
+        return int(json.load(connection.getresponse())["default_generation_settings"]["n_ctx"])
+    finally:
+        connection.close()
+
+
+if __name__ == "__main__":
+    _serve(json.loads(sys.stdin.readline()))

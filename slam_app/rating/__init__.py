@@ -1,0 +1,1 @@
+"""Human evaluation: `design` assigns screens to raters, `studies` launches, `session` serves a rater."""

@@ -1,0 +1,1 @@
+"""Statistics on ratings and scores: plain numbers in, frozen results out."""

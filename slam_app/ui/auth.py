@@ -1,0 +1,32 @@
+"""Who looks at a page."""
+
+from __future__ import annotations
+
+import streamlit as st
+
+from slam_app import auth
+from slam_app.routes import RATER_COOKIE
+from slam_app.ui.app import db
+
+PANEL_PARAMETERS = ("PROLIFIC_PID", "rater")
+"""Query parameters by which a panel names its people."""
+
+
+def is_admin() -> bool:
+    return auth.is_admin(db(), st.context.cookies.get(auth.COOKIE))
+
+
+def require_admin() -> None:
+    """The first line of every admin page; ends the script for anybody else."""
+    if not is_admin():
+        st.error("Your login has ended. Log in to go on; nothing is lost.")
+        st.link_button("Log in", "/login", type="primary")
+        st.stop()
+
+
+def rater_identity() -> str | None:
+    """Who rates: the panel's id from the address, else this browser's cookie."""
+    for name in PANEL_PARAMETERS:
+        if value := st.query_params.get(name):
+            return f"{name}={value}"
+    return st.context.cookies.get(RATER_COOKIE)

@@ -1,0 +1,23 @@
+"""Words and times as pages show them."""
+
+from __future__ import annotations
+
+import re
+from datetime import UTC, datetime
+
+from slam_app.ui.widgets import seconds
+
+
+def plain(text: str) -> str:
+    """Text that somebody else wrote, safe to stand in Markdown as it is."""
+    return re.sub(r"([\\`*_{}\[\]<>#$:~|!])", r"\\\1", text)
+
+
+def since(at: str) -> float:
+    """Seconds since a stored time."""
+    return max(0.0, (datetime.now(UTC) - datetime.fromisoformat(at)).total_seconds())
+
+
+def ago(at: str) -> str:
+    """ "5 min ago" for a stored time."""
+    return f"{seconds(since(at))} ago"

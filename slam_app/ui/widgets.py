@@ -1,0 +1,51 @@
+"""Widgets that several pages repeat."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Protocol, TypeVar
+
+import streamlit as st
+
+
+class _HasId(Protocol):
+    @property
+    def id(self) -> int: ...
+
+
+T = TypeVar("T", bound=_HasId)
+
+
+def pick(label: str, things: Sequence[T], param: str, name: Callable[[T], str], help: str | None = None) -> T:
+    """A selectbox whose choice stands in the URL as `param`, so that links and reloads keep it.
+
+    `things` must not be empty. The options are ids: the rest of a thing may change between reruns.
+    """
+    by_id = {thing.id: thing for thing in things}
+    asked = st.query_params.get(param, "")
+    index = list(by_id).index(int(asked)) if asked.isdigit() and int(asked) in by_id else 0
+    chosen = st.selectbox(
+        label,
+        list(by_id),
+        index=index,
+        format_func=lambda thing_id: name(by_id[thing_id]),
+        key=f"pick-{param}",
+        help=help,
+    )
+    st.query_params[param] = str(chosen)
+    return by_id[chosen]
+
+
+def empty_state(text: str, page: str, label: str) -> None:
+    """What is missing here, and a link to where it is made."""
+    st.info(text)
+    st.page_link(f"pages/{page}.py", label=label, icon=":material/arrow_forward:")
+
+
+def seconds(value: float) -> str:
+    """A length of time as people say it."""
+    if value < 90:
+        return f"{value:.0f} s"
+    if value < 5400:
+        return f"{value / 60:.0f} min"
+    return f"{value / 3600:.1f} h"
