@@ -7,6 +7,7 @@ from slam_app.store import connections, runs, use_cases
 from slam_app.ui import generate
 from slam_app.ui.app import db
 from slam_app.ui.auth import require_admin
+from slam_app.ui.pages import link
 from slam_app.ui.widgets import empty_state, pick
 
 require_admin()
@@ -87,7 +88,7 @@ def actions(run: Run) -> None:
             st.rerun()
         generate.download(db(), run)
         if run.counts[ResponseStatus.OK] and not working:
-            st.page_link("pages/studies.py", label="Let people rate it", query_params={"run": str(run.id)})
+            link("studies", "Let people rate it", run=run.id)
 
 
 st.title("Generate")

@@ -4,6 +4,7 @@ from slam_app.domain import SlotStatus, StudyStatus
 from slam_app.store import connections, runs, studies, use_cases
 from slam_app.ui.app import db
 from slam_app.ui.auth import require_admin
+from slam_app.ui.pages import go, link
 
 require_admin()
 st.title("Can a small model replace the big one?")
@@ -37,6 +38,6 @@ for number, (page, title, done, there, missing) in enumerate(steps):
         st.space("stretch")
         if number == following:
             if st.button("Next step", type="primary", key=f"go-{page}", icon=":material/arrow_forward:"):
-                st.switch_page(f"pages/{page}.py")
+                go(page)
         else:
-            st.page_link(f"pages/{page}.py", label="Open")
+            link(page, "Open")

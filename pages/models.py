@@ -62,7 +62,9 @@ def one_model(model: Model) -> None:
         with st.container(horizontal=True):
             load = st.button("Load", key="load", disabled=not context or loaded_so)
             unload = st.button("Unload", key="unload", disabled=not model.info.loaded)
-            delete = st.button("Delete", key="delete", disabled=bool(why_not), help=why_not or None)
+            delete = st.button("Delete", key="delete", disabled=bool(why_not))
+        if why_not:
+            st.caption(f"It can't be deleted here. {why_not}")
         if load:
             params = replace(SamplingParams(), num_ctx=context)
             act(f"Loading {model.name} ...", lambda: inventory.load(db(), connection, model.name, params))
@@ -88,6 +90,7 @@ def get_a_model(there: list[Connection]) -> None:
     name = pulls.choose_name(connection.kind)
     if st.button("Pull", type="primary", key="pull", icon=":material/download:"):
         act("Starting ...", lambda: inventory.start_pull(db(), connection, name))
+    st.caption("The server fetches it in the background: you may leave this page meanwhile.")
     pulls.live(db(), able)
 
 

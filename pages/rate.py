@@ -8,6 +8,7 @@ from slam_app.rating import session
 from slam_app.store import rater
 from slam_app.ui.app import db
 from slam_app.ui.auth import rater_identity
+from slam_app.ui.browser import scroll_to_top
 
 
 def main() -> None:
@@ -81,7 +82,7 @@ def rate(study: RaterStudy, slot: RaterSlot, item: RaterItem) -> None:
         else:
             rater.save(db(), slot.id, item.position, scores, study.scale_max)
             st.rerun()
-    to_top(item.position)
+    scroll_to_top(item.position)
 
 
 def thanks(slot: RaterSlot) -> None:
@@ -89,14 +90,6 @@ def thanks(slot: RaterSlot) -> None:
     st.success(f"All {slot.items} screens are rated and saved. You can close this page.")
     st.write("If you were asked for a completion code, it is:")
     st.code(rater.completion_code(db(), slot.id), language=None)
-
-
-def to_top(item: int) -> None:
-    """A new screen starts at its top; Streamlit would stay where the button was."""
-    st.html(
-        f"<script>/* {item} */ document.querySelector('[data-testid=stMain]')?.scrollTo(0, 0)</script>",
-        unsafe_allow_javascript=True,
-    )
 
 
 try:

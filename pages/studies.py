@@ -8,6 +8,7 @@ from slam_app.rating import studies as rating_studies
 from slam_app.store import runs, studies
 from slam_app.ui.app import db, settings
 from slam_app.ui.auth import require_admin
+from slam_app.ui.pages import link
 from slam_app.ui.widgets import empty_state, pick
 
 require_admin()
@@ -111,7 +112,7 @@ def launched(study: Study) -> None:
             st.rerun()
         if st.button("Renew link", key=f"renew-{study.id}", help="For a link that got into wrong hands."):
             confirm_renewal(study)
-        st.page_link("pages/results.py", label="Results", query_params={"study": str(study.id)})
+        link("results", "Results", study=study.id)
 
 
 @st.dialog("Renew the link?")

@@ -61,11 +61,11 @@ def parse_cases(filename: str, data: bytes, required: Sequence[str]) -> list[New
         rows = _array_rows(text)
     else:
         rows = _jsonl_rows(text)
-    return _checked(rows, required, lines=text.count("\n") + 1)
+    return _checked(rows, required, lines=text.count("\n") + (not text.endswith("\n")))
 
 
 def problems(values: Mapping[str, Any], required: Sequence[str]) -> list[str]:
-    """What is wrong with the values of one case typed by hand, by the rules of an upload; empty if nothing."""
+    """What is wrong with one case typed by hand, by the rules of an upload; empty if nothing is."""
     return _problems(values, required)
 
 

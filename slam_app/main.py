@@ -5,40 +5,16 @@ A page that is not in the list for a role answers "page not found"; pages also c
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import streamlit as st
 
-from slam_app.ui.auth import is_admin
+from slam_app.ui.auth import is_admin, log_out
+from slam_app.ui.pages import ICON, TITLES, page
 
-PAGES = Path(__file__).resolve().parent.parent / "pages"
-
-
-def page(name: str, title: str, icon: str, *, default: bool = False) -> st.Page:
-    return st.Page(PAGES / f"{name}.py", title=title, icon=icon, url_path=name, default=default)
-
-
-st.set_page_config(page_title="SLaM", layout="centered", initial_sidebar_state="auto")
-
-if "s" in st.query_params:  # a rater's link, even when an admin opens it
-    chosen = st.navigation([page("rate", "Rate answers", ":material/rate_review:")], position="hidden")
-elif is_admin():
-    chosen = st.navigation(
-        [
-            page("home", "Home", ":material/home:", default=True),
-            page("models", "Models", ":material/memory:"),
-            page("prompts", "Prompts", ":material/edit_note:"),
-            page("generate", "Generate", ":material/play_circle:"),
-            page("studies", "Studies", ":material/groups:"),
-            page("results", "Results", ":material/bar_chart:"),
-        ]
-    )
+raters_link = "s" in st.query_params  # then even an admin sees what raters see
+if is_admin() and not raters_link:
+    chosen = st.navigation([page(name, default=name == "home") for name in TITLES])
+    st.sidebar.button("Log out", type="tertiary", key="log-out", on_click=log_out)
 else:
-    chosen = st.navigation(
-        [
-            page("rate", "Rate answers", ":material/rate_review:"),
-            page("welcome", "Log in", ":material/login:", default=True),
-        ],
-        position="hidden",
-    )
+    chosen = st.navigation([page("welcome", default=True), page("rate")], position="hidden")
+st.set_page_config(page_title=f"{chosen.title} · SLaM", page_icon=ICON)
 chosen.run()

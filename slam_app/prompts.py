@@ -170,8 +170,9 @@ def _compile(body: str) -> _Compiled:
             "The template is nested too deeply. Use fewer brackets inside brackets."
         ) from error
     except Exception as error:
-        # The compiler works out constant expressions, so {{ 1 / 0 }} or a misused filter fails here.
-        raise TemplateError(f"{_where(error)} can't be computed: {_sentence(error)}. Change it.") from error
+        # Jinja2 lets some through: arguments given twice, numbers of thousands of digits.
+        what = error.msg if isinstance(error, SyntaxError) else _sentence(error)
+        raise TemplateError(f"The template can't be used: {what}. Mend that place.") from error
     outside = next(tree.find_all((nodes.Include, nodes.Import, nodes.FromImport, nodes.Extends)), None)
     if outside is not None:
         raise TemplateError(

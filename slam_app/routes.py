@@ -1,4 +1,4 @@
-"""Plain HTTP beside the pages: login and logout, health, and the headers of every answer."""
+"""Plain HTTP beside the pages: login, health, and the headers of every answer."""
 
 from __future__ import annotations
 
@@ -92,18 +92,11 @@ def routes(health: Health) -> list[Route]:
         )
         return answer
 
-    async def logout(request: Request) -> Response:
-        await run_in_threadpool(auth.log_out, db, request.cookies.get(auth.COOKIE, ""))
-        answer = RedirectResponse("/login", 303)
-        answer.delete_cookie(auth.COOKIE)
-        return answer
-
     return [
         Route("/healthz", healthz),
         Route("/readyz", readyz),
         Route("/login", login_form, methods=["GET"]),
         Route("/login", login, methods=["POST"]),
-        Route("/logout", logout),
     ]
 
 

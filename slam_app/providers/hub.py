@@ -28,7 +28,6 @@ from slam_app.providers.weights import slug
 
 _NAME = re.compile(r"(?P<repo>[\w.-]+/[\w.-]+):(?P<file>[\w./+-]+\.gguf)", re.IGNORECASE)
 _STALLED_S = 60.0
-_BLOCK = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,12 +122,12 @@ async def _fetch(
             f"The disk of {target.parent} lacks room for {remote.size / 1e9:.1f} GB. Free some, fetch again."
         )
     if done < remote.size or not remote.size:
-        headers = {"Range": f"bytes={done}-"} if done else {}
+        headers = {"Accept-Encoding": "identity"} | ({"Range": f"bytes={done}-"} if done else {})
         async with client.stream("GET", remote.url, headers=headers, follow_redirects=True) as response:
             response.raise_for_status()
             done = done if response.status_code == 206 else 0
             with part.open("ab" if done else "wb") as file:
-                blocks = _ticking(response.aiter_bytes(_BLOCK), tick_s)
+                blocks = _ticking(response.aiter_raw(), tick_s)
                 moved = time.monotonic()
                 async with aclosing(blocks):
                     async for block in blocks:

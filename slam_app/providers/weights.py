@@ -139,7 +139,7 @@ class Library:
         Raises:
             InputError: not a usable GGUF file, or its name is taken by another one.
         """
-        path = path.expanduser().resolve()
+        path = path.expanduser().absolute()
         read_header(path)
         name = slug(path.stem)
         for weights in self.all():

@@ -7,6 +7,7 @@ import streamlit as st
 from slam_app import auth
 from slam_app.routes import RATER_COOKIE
 from slam_app.ui.app import db
+from slam_app.ui.browser import open_login
 
 PANEL_PARAMETERS = ("PROLIFIC_PID", "rater")
 """Query parameters by which a panel names its people."""
@@ -20,8 +21,13 @@ def require_admin() -> None:
     """The first line of every admin page; ends the script for anybody else."""
     if not is_admin():
         st.error("Your login has ended. Log in to go on; nothing is lost.")
-        st.link_button("Log in", "/login", type="primary")
+        if st.button("Log in", type="primary", key="login"):
+            open_login()
         st.stop()
+
+
+def log_out() -> None:
+    auth.log_out(db(), st.context.cookies.get(auth.COOKIE, ""))
 
 
 def rater_identity() -> str | None:

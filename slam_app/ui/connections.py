@@ -15,7 +15,7 @@ from slam_app.domain import Connection, ConnectionKind
 from slam_app.errors import InputError
 from slam_app.store import connections
 from slam_app.store.db import Db
-from slam_app.ui.text import ago, plain
+from slam_app.ui.text import ago, code, plain
 
 KINDS = {
     ConnectionKind.OLLAMA: "Ollama",
@@ -31,8 +31,8 @@ def check_all(db: Db, wanted: Sequence[Connection]) -> None:
 
 
 def headline(connection: Connection) -> str:
-    address = f" · {plain(connection.base_url)}" if connection.base_url else ""
-    key = f" · key in {plain(connection.api_key_env)}" if connection.api_key_env else ""
+    address = f" · {code(connection.base_url)}" if connection.base_url else ""
+    key = f" · key in {code(connection.api_key_env)}" if connection.api_key_env else ""
     at_once = f" · {connection.concurrency} at once" if connection.concurrency > 1 else ""
     return f"**{plain(connection.name)}**  \n{KINDS[connection.kind]}{address}{key}{at_once}"
 
@@ -44,7 +44,7 @@ def outcome(last: inventory.Check | None) -> None:
     elif last.ok:
         st.markdown(f":green[:material/check_circle:] {plain(last.said)} · answered {ago(last.at)}")
     else:
-        st.error(f"{plain(last.said)} (Tried {ago(last.at)}.)")
+        st.error(f"{last.said} (Tried {ago(last.at)}.)")
 
 
 def add_form(db: Db, number: int) -> int | None:
@@ -54,13 +54,15 @@ def add_form(db: Db, number: int) -> int | None:
         kind = st.selectbox("Kind", list(KINDS), format_func=KINDS.__getitem__, key=f"kind-{number}")
         url = st.text_input(
             "Base URL", key=f"url-{number}", placeholder="http://127.0.0.1:11434",
-            help="For Ollama scheme, host and port; OpenAI-compatible ones end in /v1. Embedded: leave empty.",
+            help="Of Ollama: scheme, host, port. OpenAI-compatible: up to /v1. Embedded engine: leave empty.",
         )  # fmt: skip
         key_name = st.text_input(
-            "Environment variable with the API key", key=f"key-{number}", placeholder="OPENAI_API_KEY",
-            help="Its name, never the key itself: SLaM reads the key when it calls and stores it nowhere. "
-            "Leave empty when the server needs none.",
-        )  # fmt: skip
+            "Environment variable with the API key", key=f"key-{number}", placeholder="OPENAI_API_KEY"
+        )
+        st.caption(
+            "Only the name of the variable, never the key: SLaM reads the key from its environment for each "
+            "call and stores it nowhere. Leave empty when the server needs none."
+        )
         with st.expander("Limits"):
             left, right = st.columns(2)
             concurrency = left.number_input(
@@ -71,6 +73,7 @@ def add_form(db: Db, number: int) -> int | None:
                 "Patience (seconds)", 1, 3600, 300, key=f"timeout-{number}",
                 help="A request without any sign of life for this long counts as failed.",
             )  # fmt: skip
+            left, right = st.columns(2)
             requests = left.number_input(
                 "Requests per minute", 1, None, None, key=f"rpm-{number}", placeholder="no limit",
                 help="Your quota with the provider. SLaM slows down to stay inside it.",
@@ -111,6 +114,11 @@ def checked_address(kind: ConnectionKind, url: str) -> str:
         usable = False
     if not usable or re.search(r"\s", url):
         raise InputError(f"The base URL must look like {example}: http or https, a host, maybe a port.")
+    if kind is ConnectionKind.OLLAMA and parts.path.endswith("/v1"):
+        raise InputError(
+            "An address that ends in /v1 is of the kind OpenAI-compatible: choose that. "
+            f"Ollama's own has no /v1, as in {example}, and offers more."
+        )
     if parts.username or parts.password or parts.query or parts.fragment:
         raise InputError(
             "The base URL must not hold a name, a password or a key: it is stored as it is. "

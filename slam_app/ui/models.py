@@ -18,28 +18,29 @@ _MB, _GB = 1e6, 1e9
 
 _column = st.column_config
 COLUMNS = {
-    "Model": _column.TextColumn(pinned=True),
-    "Connection": _column.TextColumn(help="The server that has this model."),
-    "Family": _column.TextColumn(help="The architecture. (base) was never taught to follow instructions."),
-    "Billions": _column.NumberColumn(help="Parameters in billions.", format="%.2f"),
-    "Quantisation": _column.TextColumn(help="How the weights were shortened to take less memory."),
-    "Bits": _column.NumberColumn(help="Bits per weight, from the name of the quantisation.", width="small"),
-    "Size, GB": _column.NumberColumn(
-        help="The file on disk, in units of 1,000,000,000 bytes.", format="%.2f"
+    "Model": _column.TextColumn(help="Its name on the server."),
+    "Connection": _column.TextColumn(help="The server that has it."),
+    "Loaded": _column.TextColumn(
+        help="Whether it is in memory now, and until when the server keeps it.", width=110
     ),
+    "Billions": _column.NumberColumn(help="Parameters in billions: its size, roughly.", format="%.2f"),
+    "Quantisation": _column.TextColumn(help="How its weights were shortened to take less memory."),
+    "Bits": _column.NumberColumn(help="Bits per weight, from the name of the quantisation."),
+    "Size, GB": _column.NumberColumn(help="Its file, in gigabytes of 1,000,000,000 bytes.", format="%.2f"),
     "Memory, MB": _column.NumberColumn(
-        help="In use while loaded, graphics memory included. Empty when not loaded or not known.",
+        help="In use while it is loaded, graphics memory included, in megabytes of 1,000,000 bytes.",
         format="localized",
     ),
     "VRAM": _column.TextColumn(
-        help="How much of that memory is on the graphics card. CPU: none. Below 100 % it is slower."
+        help="How much of that memory is on the graphics card. CPU: none of it. Below 100 % it is slower."
     ),
     "Context": _column.NumberColumn(
-        help="The most tokens of prompt and answer together that the model was made for.", format="localized"
+        help="The most tokens of prompt and answer together that it was made for.", format="localized"
     ),
-    "Loaded": _column.TextColumn(help="Whether it is in memory now, and until when the server keeps it."),
-    "Thinks": _column.TextColumn(help="Can reason before it answers. Thinking is never shown to raters."),
-    "Use": _column.TextColumn(help="Embedding models measure similarity; they can't write answers."),
+    "Can": _column.TextColumn(
+        help="Answer prompts; think before it answers; or only embed: measure similarity of texts."
+    ),
+    "Family": _column.TextColumn(help="The architecture. (base): never taught to follow instructions."),
 }
 
 
@@ -49,9 +50,11 @@ def draw_table(models: Sequence[Model]) -> None:
         hide_index=True,
         column_config=COLUMNS,
         key="models",
+        placeholder="",
         alt="The models of all connections",
     )
-    st.caption("Hover over a heading to see what it means.")
+    with st.expander("What the columns mean", key="columns"):
+        st.markdown("\n".join(f"- **{name}**: {column['help']}" for name, column in COLUMNS.items()))
 
 
 def local_zone() -> tzinfo:
@@ -66,7 +69,7 @@ def table(models: Sequence[Model], zone: tzinfo, at: datetime) -> pd.DataFrame:
         {
             "Model": model.name,
             "Connection": model.connection,
-            "Family": model.info.family,
+            "Loaded": kept(model.info, zone, at),
             "Billions": model.info.parameters_b,
             "Quantisation": model.info.quantization,
             "Bits": bits(model.info.quantization),
@@ -74,9 +77,8 @@ def table(models: Sequence[Model], zone: tzinfo, at: datetime) -> pd.DataFrame:
             "Memory, MB": _in(model.info.memory_bytes if model.info.loaded else None, _MB),
             "VRAM": vram(model.info),
             "Context": model.info.context_length,
-            "Loaded": kept(model.info, zone, at),
-            "Thinks": "yes" if model.info.can_think else "no",
-            "Use": use(model.info),
+            "Can": abilities(model.info),
+            "Family": model.info.family,
         }
         for model in models
     ]
@@ -100,9 +102,7 @@ def facts(model: Model) -> list[str]:
     else:
         found.append("Not loaded; the first request loads it, which takes longer")
     if not info.can_chat:
-        found.append(f"It is {use(info)}, so it can't write answers and no run offers it")
-    if info.capabilities:
-        found.append(f"Can do: {plain(', '.join(info.capabilities))}")
+        found.append(f"It can {abilities(info)}, so no run offers it")
     if info.digest:
         found.append(
             f"Digest {info.digest.removeprefix('sha256:')[:16]}, which tells this file from any other"
@@ -171,11 +171,11 @@ def vram(info: ModelInfo) -> str:
     return f"{100 * info.vram_bytes / info.memory_bytes:.0f} %" if info.vram_bytes else "CPU"
 
 
-def use(info: ModelInfo) -> str:
+def abilities(info: ModelInfo) -> str:
     if info.can_chat:
-        return "answers"
-    return "embedding only" if "embedding" in info.capabilities else "not usable"
+        return "answer, think" if info.can_think else "answer"
+    return "only embed" if "embedding" in info.capabilities else "nothing: its file is unusable"
 
 
 def _in(size: int | None, unit: float) -> float | None:
-    return None if size is None else size / unit
+    return None if size is None else round(size / unit, 0 if unit == _MB else 2)

@@ -78,7 +78,8 @@ def preset_label(preset: Preset) -> str:
     memory = f", {preset.memory_mb:,} MB in use" if preset.memory_mb else ""
     good_for = f" · {preset.good_for}" if preset.good_for else ""
     name = preset.name.rpartition(":")[2] if preset.name.endswith(".gguf") else preset.name
-    return f"{name} · {preset.params_b:g} B, {preset.bits} bit, {preset.size_gb:g} GB{memory}{good_for}"
+    size = f"{preset.params_b:g} B parameters, {preset.bits} bit, {preset.size_gb:g} GB"
+    return f"{name} · {size}{memory}{good_for}"
 
 
 def recent_pulls(db: Db, there: Sequence[Connection]) -> list[Job]:
@@ -114,6 +115,11 @@ def live(db: Db, there: Sequence[Connection]) -> None:
 
 def _pull(db: Db, job: Job, connection: Connection) -> None:
     name = job.payload["model"]
+    if job.status is JobStatus.DONE:
+        st.markdown(
+            f":green[:material/check_circle:] **{plain(name)}** is ready on {plain(connection.name)}."
+        )
+        return
     st.markdown(f"**{plain(name)}** on {plain(connection.name)}")
     if not job.status.ended:
         share, text = progress(job)
@@ -123,9 +129,6 @@ def _pull(db: Db, job: Job, connection: Connection) -> None:
         elif st.button("Cancel", key=f"cancel-pull-{job.id}", help="What has arrived is kept."):
             jobs.request_cancel(db, job.id)
             st.rerun(scope="fragment")
-        return
-    if job.status is JobStatus.DONE:
-        st.markdown(f":material/check_circle: {plain(job.message)}")
         return
     if job.status is JobStatus.FAILED:
         st.error(job.message)

@@ -13,6 +13,11 @@ def plain(text: str) -> str:
     return re.sub(r"([\\`*_{}\[\]<>#$:~|!])", r"\\\1", text)
 
 
+def code(text: str) -> str:
+    """The same as inline code, which no address in it turns into a link."""
+    return f"`{text.replace('`', '')}`"
+
+
 def since(at: str) -> float:
     """Seconds since a stored time."""
     return max(0.0, (datetime.now(UTC) - datetime.fromisoformat(at)).total_seconds())

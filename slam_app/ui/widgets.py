@@ -7,6 +7,8 @@ from typing import Protocol, TypeVar
 
 import streamlit as st
 
+from slam_app.ui.pages import link
+
 
 class _HasId(Protocol):
     @property
@@ -39,7 +41,7 @@ def pick(label: str, things: Sequence[T], param: str, name: Callable[[T], str], 
 def empty_state(text: str, page: str, label: str) -> None:
     """What is missing here, and a link to where it is made."""
     st.info(text)
-    st.page_link(f"pages/{page}.py", label=label, icon=":material/arrow_forward:")
+    link(page, label)
 
 
 def seconds(value: float) -> str:

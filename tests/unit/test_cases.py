@@ -7,11 +7,22 @@ import time
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from slam_app.cases import MAX_BYTES, MAX_CASES, MAX_CELL_CHARS, NewCase, cases_template_csv, parse_cases
+from slam_app.cases import (
+    MAX_BYTES,
+    MAX_CASES,
+    MAX_CELL_CHARS,
+    NewCase,
+    cases_template_csv,
+    parse_cases,
+    problems,
+)
 from slam_app.errors import CasesError
+
+# Time limits per example would make a busy machine look like a bug.
+quick = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
 
 def refused(filename: str, data: bytes | str, required: list[str]) -> list[str]:
@@ -116,6 +127,7 @@ def test_a_file_that_is_no_csv_text_is_refused_as_a_whole(data: bytes, expected:
         ("A,b", ["lacks 'a'", "'A' (did you mean 'a'?)"]),
         ("a,b,a", ["names 'a' twice"]),
         ("a,,b", ["Column 2 has no name"]),
+        ('a;b;"c, d, e, f"', ["unknown to the template: 'c, d, e, f'"]),
     ],
 )
 def test_a_wrong_header_is_told_once_and_not_for_each_row(header: str, expected: list[str]) -> None:
@@ -224,17 +236,25 @@ def test_exactly_the_limit_of_cases_passes() -> None:
 
 @pytest.mark.parametrize("filename", ["c.csv", "c.jsonl"])
 def test_far_too_many_cases_fail_fast_with_one_message(filename: str) -> None:
-    row = b"wrong,columns\n" if filename == "c.csv" else b'{"a": "x"}\n'
-    data = (b"a\n" if filename == "c.csv" else b"") + row * 100_000
+    first, row = (b"a\n", b"wrong,columns\n") if filename == "c.csv" else (b"\n", b'{"a": "x"}\n')
+    data = first + row * 100_000
     started = time.perf_counter()
     [problem] = refused(filename, data, ["a"])
     assert time.perf_counter() - started < 2
-    assert problem.startswith("The file has more than 5,000 cases (100,00")
+    assert problem.startswith("The file has more than 5,000 cases (100,001 lines).")
 
 
 def test_a_file_beyond_the_size_limit_is_refused_unread() -> None:
     [problem] = refused("c.csv", bytes(MAX_BYTES + 1), ["a"])
     assert problem.startswith("The file is larger than 64 MB")
+
+
+def test_a_case_typed_by_hand_follows_the_rules_of_an_upload() -> None:
+    assert problems({"a": "x", "b": []}, ["a", "b"]) == []
+    assert problems({"a": " ", "c": "x"}, ["a"]) == [
+        "no value for 'a'; fill it in, or write 'none'",
+        "unknown to the template: 'c'; correct or delete it",
+    ]
 
 
 @pytest.mark.parametrize("required", [[], ["a"], ["name", "a"], ["today", "goals"]])
@@ -250,6 +270,7 @@ cells = st.text(
 columns = st.lists(st.from_regex(r"[a-z_]{1,8}", fullmatch=True).filter(lambda c: c != "name"), unique=True)
 
 
+@quick
 @given(
     st.data(),
     columns.filter(len),
@@ -269,6 +290,7 @@ def test_whatever_the_csv_module_writes_is_read_back(
     assert [[case.values[column] for column in required] for case in cases] == rows
 
 
+@quick
 @given(st.binary(max_size=200), st.sampled_from(["c.csv", "c.jsonl", "c.json"]))
 def test_any_bytes_are_cases_or_a_cases_error(data: bytes, filename: str) -> None:
     try:
@@ -285,6 +307,7 @@ json_values = st.recursive(
 )
 
 
+@quick
 @given(st.lists(json_values, min_size=1, max_size=5), st.booleans())
 def test_whatever_the_json_module_writes_is_read_back(items: list[object], ascii_only: bool) -> None:
     rows = [{"a": item} for item in items]

@@ -1,4 +1,4 @@
-"""Downloads from a small server that answers like the Hugging Face hub: redirect to a store, ranges, hashes."""
+"""Downloads from a small server that answers like the Hugging Face hub: a redirect, ranges, hashes."""
 
 from __future__ import annotations
 

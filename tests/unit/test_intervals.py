@@ -110,7 +110,7 @@ def test_input_that_has_no_mean_is_refused(
         clustered_mean_interval(values, clusters, seed=1, **options)
 
 
-@settings(max_examples=50)
+@settings(max_examples=50, deadline=None)
 @given(
     st.lists(st.tuples(st.integers(0, 10), st.sampled_from("abcde")), min_size=2, max_size=40),
     st.randoms(use_true_random=False),

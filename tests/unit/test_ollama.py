@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable
 from contextlib import aclosing
 from dataclasses import replace
 from itertools import pairwise
@@ -391,7 +391,7 @@ def test_a_failure_has_its_own_error_and_keeps_what_had_arrived(
     with WireOllama(complete=lambda prompt, params: "one two three four") as daemon:
         daemon.inject(fault)
         with pytest.raises(errors.ProviderError, match=said) as raised:
-            chat(daemon, timeout_s=0.3)
+            chat(daemon, timeout_s=0.3 if kind is errors.TimedOut else 10)
         again = chat(daemon)
 
     assert type(raised.value) is kind
@@ -401,20 +401,20 @@ def test_a_failure_has_its_own_error_and_keeps_what_had_arrived(
 
 
 @pytest.mark.parametrize(
-    "chunks",
+    ("said", "why"),
     [
-        [b"[1, 2]\n"],
-        [b"null\n"],
-        [b'"text"\n'],
-        [b'{"model":"m","done":true}\n'],
-        [b'{"message":{"role":"assistant","content":["x"]}}\n'],
-        [b"\xff\xfe\n"],
-        [b'{"a":' * 100_000 + b"\n"],
+        (b"[1, 2]\n", "not an object"),
+        (b"null\n", "not an object"),
+        (b'"text"\n', "not an object"),
+        (b'{"model":"m","done":true}\n', "message"),
+        (b'{"message":{"role":"assistant","content":["x"]}}\n', "content"),
+        (b"\xff{}\n", "decode"),
+        (b'{"a":' * 100_000 + b"\n", "recursion"),
     ],
 )
-def test_lines_that_are_not_the_protocol(chunks: Sequence[bytes]) -> None:
-    with pytest.raises(errors.BadReply):
-        chat_said(*chunks)
+def test_lines_that_are_not_the_protocol(said: bytes, why: str) -> None:
+    with pytest.raises(errors.BadReply, match=why):
+        chat_said(said)
 
 
 def test_an_error_line_may_hold_an_object() -> None:
@@ -434,7 +434,7 @@ def test_lists_that_are_not_the_protocol(body: bytes) -> None:
 
 def test_pages_do_not_wait_for_a_daemon_that_is_silent(monkeypatch: pytest.MonkeyPatch) -> None:
     """Lists, details and tests have a short timeout of their own, whatever the connection's is."""
-    monkeypatch.setattr(ollama_client, "QUICK_TIMEOUT_S", 0.2)
+    monkeypatch.setattr(ollama_client, "QUICK_TIMEOUT_S", 0.4)
 
     with WireOllama() as daemon:
         for path, call in (
@@ -448,10 +448,10 @@ def test_pages_do_not_wait_for_a_daemon_that_is_silent(monkeypatch: pytest.Monke
 
 
 def test_loading_may_take_as_long_as_an_answer(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ollama_client, "QUICK_TIMEOUT_S", 0.2)
+    monkeypatch.setattr(ollama_client, "QUICK_TIMEOUT_S", 0.4)
 
     with WireOllama() as daemon:
-        daemon.load_delay_s = 0.5
+        daemon.load_delay_s = 0.8
         use(daemon, lambda provider: provider.load(SMOLLM.name, PARAMS))
 
         daemon.load_delay_s = 2
@@ -578,7 +578,9 @@ def test_a_complete_answer_is_not_lost_to_a_stream_that_does_not_close(
     monkeypatch.setattr(ollama, "_TO_THE_END_S", 0.05)
 
     with Says(line("Hello"), line(**DONE), then_hangs=True) as server:
-        assert chat(server).text == "Hello"
+        result = use(server, lambda provider: asyncio.wait_for(provider.chat(REQUEST), 5), timeout_s=60)
+
+    assert result.text == "Hello"
 
 
 # Models
@@ -704,6 +706,30 @@ def test_a_pull_reports_although_the_daemon_is_silent(monkeypatch: pytest.Monkey
 
     assert {(step.status, step.completed_bytes) for step in seen[3:]} == {(seen[2].status, 100)}
     assert seen[-1].idle_s > seen[-2].idle_s > seen[-3].idle_s
+
+
+def test_a_silent_pull_is_cancelled_at_once() -> None:
+    async def cancelled(provider: OllamaProvider) -> None:
+        task = asyncio.create_task(pulled(provider, BIG.name))
+        await asyncio.to_thread(daemon.called.wait, 5)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await asyncio.wait_for(asyncio.shield(task), 5)
+        assert await asyncio.to_thread(daemon.calls[0].client_gone.wait, 2)
+
+    with WireOllama(registry=[BIG]) as daemon:
+        daemon.inject(Fault.HANG, "/api/pull", after=3)
+        use(daemon, cancelled, timeout_s=60)
+
+
+def test_a_layer_keeps_its_bytes_when_a_line_does_not_name_them() -> None:
+    layer = {"status": "pulling a", "digest": "sha256:a", "total": 10}
+    said = [layer, {**layer, "completed": 4}, layer, {"status": "success"}]
+
+    with Says(*[json.dumps(fields).encode() + b"\n" for fields in said]) as server:
+        steps = use(server, lambda provider: pulled(provider, "m"))
+
+    assert [step.completed_bytes for step in steps] == [0, 4, 4, 10]
 
 
 def test_a_silent_pull_times_out() -> None:
