@@ -37,7 +37,7 @@ def choose() -> UseCase | None:
 
 
 def show(use_case_id: int) -> None:
-    st.session_state["pick-use_case"] = use_case_id
+    st.session_state.pop("pick-use_case", None)  # so that it takes the one in the address
     st.query_params["use_case"] = str(use_case_id)
     st.rerun()
 
@@ -77,10 +77,7 @@ def cases_of(use_case: UseCase, versions: Sequence[Template], cases: Sequence[Ca
         return
     body = versions[0].body
     if cases:
-        st.dataframe(
-            case_parts.table(body, cases), hide_index=True, key="cases", alt="The cases of this use case"
-        )
-        st.caption(f"{len(cases):,} cases. Each one asks every model of a run once per sample.")
+        case_parts.draw_table(body, cases)
     else:
         st.info("No cases yet. Add one by hand, or upload a file. 5 to 20 varied ones are a good start.")
     with st.expander("Add a case", expanded=not cases, key="add-case"):
@@ -105,7 +102,7 @@ def cases_of(use_case: UseCase, versions: Sequence[Template], cases: Sequence[Ca
 def confirm_delete(doomed: dict[int, str]) -> None:
     st.text("\n".join(list(doomed.values())[:10]) + ("\n..." if len(doomed) > 10 else ""))
     st.write("New runs no longer use them. Answers and ratings that exist stay.")
-    if st.button(f"Delete {len(doomed)}", type="primary", key="delete-now"):
+    if st.button(f"Delete {case_parts.count(len(doomed))}", type="primary", key="delete-now"):
         for case_id in doomed:
             use_cases.remove_case(db(), case_id)
         st.rerun()

@@ -27,6 +27,7 @@ from slam_app.store import connections, runs
 from slam_app.store.db import Db, now
 
 MAX_RETRIES = 3
+BACKOFF_S = 1.0
 LONGEST_WAIT_S = 60.0
 KEEP_LOADED_S = 600.0
 """Long enough that a model stays in memory between two calls; it is unloaded when its turn is over."""
@@ -191,4 +192,4 @@ def _wait_s(error: ProviderError, attempt: int) -> float:
     """Seconds until the next try: what the server asked for, else 1, 2, 4 s with some jitter."""
     if error.retry_after_s is not None:
         return min(error.retry_after_s, LONGEST_WAIT_S)
-    return float(2**attempt * random.uniform(0.8, 1.2))
+    return BACKOFF_S * 2.0**attempt * random.uniform(0.8, 1.2)

@@ -11,6 +11,7 @@ import pytest
 from slam_app.domain import Connection, ConnectionKind
 from slam_app.providers.llama_server import SERVERS, LlamaServer
 from slam_app.providers.weights import Library
+from slam_app.store.db import Db
 
 SMOLLM2 = "smollm2-135m-instruct-q4_1"
 GEMMA = "gemma-3-270m-q4_k_m"
@@ -41,3 +42,11 @@ def smollm2(data_dir: Path) -> LlamaServer:
     """A running llama.cpp server: SmolLM2 with 512 tokens of context, shared with `embedded`."""
     weights = Library(data_dir / "models").find(SMOLLM2)
     return SERVERS.start(weights.path, weights.name, num_ctx=512)
+
+
+@pytest.fixture
+def db(tmp_path: Path) -> Iterator[Db]:
+    """A real, empty database."""
+    db = Db(tmp_path / "slam.db")
+    yield db
+    db.close()

@@ -38,9 +38,7 @@ class Call:
     Attributes:
         method, path, headers (names in lower case), body: as received.
         client: the client's address; calls with the same one came over the same connection.
-        at: `time.monotonic()` of the arrival.
         client_gone: set when the client closed the connection before the answer was complete.
-        finished: set when the handler is through, in whatever way.
     """
 
     def __init__(self, handler: BaseHTTPRequestHandler, stopping: threading.Event) -> None:
@@ -49,9 +47,7 @@ class Call:
         self.headers = {name.lower(): value for name, value in handler.headers.items()}
         self.body = handler.rfile.read(int(self.headers.get("content-length", 0)))
         self.client: tuple[str, int] = handler.client_address
-        self.at = time.monotonic()
         self.client_gone = threading.Event()
-        self.finished = threading.Event()
         self._handler = handler
         self._stopping = stopping
         self._chunked = False
@@ -215,8 +211,6 @@ class LoopbackServer:
                     owner.answer(call)
                 except ClientGone:
                     self.close_connection = True
-                finally:
-                    call.finished.set()
 
             do_GET = do_POST = do_DELETE = do_HEAD = do_PUT = serve
 

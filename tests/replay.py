@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import json
 import socket
+import time
 from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
@@ -78,24 +79,26 @@ class ReplayServer(LoopbackServer):
         super().stop()
 
     def answer(self, call: Call) -> None:
+        began = time.monotonic()
         other = self._elsewhere.get(call.path)
         response = recording(other)["response"] if other else self._response
         headers = {k: v for k, v in response["headers"].items() if k not in _FRAMING}
         chunks = [(chunk["ms"], chunk["body"].encode()) for chunk in response["chunks"]]
-        call.wait(self._seconds(chunks[0][0] if chunks else response["end_ms"]))
+
+        def wait_until(ms: float) -> None:
+            # From the start and not from chunk to chunk, or small delays would add up.
+            at = began + ms / 1000 / self._speed if self._speed else began
+            call.wait(at - time.monotonic())
+
+        wait_until(chunks[0][0] if chunks else response["end_ms"])
         if response["headers"].get("transfer-encoding") != "chunked":
             # Some bodies were shortened after recording, so the length is counted anew.
             return call.send(response["status"], b"".join(data for _, data in chunks), headers)
         call.start(response["status"], headers)
-        passed_ms = chunks[0][0]
         for ms, data in chunks:
-            call.wait(self._seconds(ms - passed_ms))
-            passed_ms = ms
+            wait_until(ms)
             call.chunk(data)
         if response.get("client_closed"):
             call.hang()
-        call.wait(self._seconds(response["end_ms"] - passed_ms))
+        wait_until(response["end_ms"])
         return call.cut() if "transport_error" in response else call.end()
-
-    def _seconds(self, ms: float) -> float:
-        return max(0.0, ms) / 1000 / self._speed if self._speed else 0.0

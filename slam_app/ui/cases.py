@@ -22,6 +22,9 @@ from slam_app.store import use_cases
 from slam_app.store.db import Db
 from slam_app.ui.text import plain
 
+RENDER_AT_MOST = 500
+"""Of more cases only missing values are looked for: 5,000 prompts take more than a second."""
+
 
 class Field(StrEnum):
     TEXT = "text"
@@ -90,7 +93,7 @@ def table(body: str, there: Sequence[Case]) -> pd.DataFrame:
     rows = [
         {
             "Case": case.name,
-            "Problem": _problem(body, case),
+            "Problem": _problem(body, case, render=len(there) <= RENDER_AT_MOST),
             **{name: _cell(case.values.get(name)) for name in names if name not in ("Case", "Problem")},
         }
         for case in there
@@ -99,7 +102,25 @@ def table(body: str, there: Sequence[Case]) -> pd.DataFrame:
     return frame if frame["Problem"].any() else frame.drop(columns="Problem")
 
 
-def _problem(body: str, case: Case) -> str:
+def draw_table(body: str, there: Sequence[Case]) -> None:
+    frame = table(body, there)
+    if "Problem" in frame:
+        bad = int((frame["Problem"] != "").sum())
+        st.warning(
+            f"{count(bad)} of {len(there):,} can't be used with this template; the column Problem says why. "
+            "Mend them under Edit a case, or change the template."
+        )
+    st.dataframe(frame, hide_index=True, key="cases", alt="The cases of this use case")
+    st.caption(
+        f"{count(len(there))}. Every model of a run answers each case, as often as the run has samples."
+    )
+
+
+def _problem(body: str, case: Case, render: bool) -> str:
+    if missing := [name for name in prompts.variables(body) if name not in case.values]:
+        return f"no value for {', '.join(missing)}"
+    if not render:
+        return ""
     try:
         prompts.render(body, case.values)
     except TemplateError as error:
@@ -178,14 +199,14 @@ def upload(db: Db, use_case: UseCase, body: str, there: Sequence[Case]) -> None:
     except CasesError as error:
         _show_problems(error.problems)
         return
-    st.success(f"{_count(len(found))} can be added from {plain(file.name)}.")
+    st.success(f"{count(len(found))} can be added from {plain(file.name)}.")
     st.dataframe(
         table(body, [Case(0, use_case.id, case.name, case.values) for case in found[:50]]),
         hide_index=True,
         key="upload-preview",
         alt="The first cases of the file",
     )
-    if st.button(f"Add {_count(len(found))}", type="primary", key="add-upload"):
+    if st.button(f"Add {count(len(found))}", type="primary", key="add-upload"):
         try:
             use_cases.add_cases(db, use_case.id, [(case.name, case.values) for case in found])
         except InputError as error:
@@ -203,5 +224,5 @@ def _show_problems(found: Sequence[str]) -> None:
             st.caption(f"and {len(found) - 200:,} more")
 
 
-def _count(number: int) -> str:
+def count(number: int) -> str:
     return "1 case" if number == 1 else f"{number:,} cases"

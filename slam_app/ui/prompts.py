@@ -9,7 +9,7 @@ import streamlit as st
 
 from slam_app import prompts
 from slam_app.domain import Case, Model, Template, UseCase
-from slam_app.errors import InputError, NotFound, TemplateError
+from slam_app.errors import InputError, TemplateError
 from slam_app.store import connections, use_cases
 from slam_app.store.db import Db
 from slam_app.ui.text import plain
@@ -157,6 +157,11 @@ def older_versions(versions: Sequence[Template]) -> None:
 def preview(body: str, case: Case) -> None:
     """The prompt as a model gets it, or why there is none."""
     try:
+        prompts.variables(body)
+    except TemplateError:
+        st.info("The preview comes back when the template can be read.")
+        return
+    try:
         prompt = prompts.render(body, case.values)
     except TemplateError as error:
         st.error(str(error))
@@ -167,23 +172,6 @@ def preview(body: str, case: Case) -> None:
         "way; the true number comes with its answer.",
     )
     st.code(prompt, language=None, wrap_lines=True, height="content")
-
-
-def required(body: str) -> tuple[str, ...]:
-    """The template's variables; none while it can't be read, which its editor says."""
-    try:
-        return prompts.variables(body)
-    except TemplateError:
-        return ()
-
-
-def incumbent_is_there(db: Db, use_case: UseCase) -> bool:
-    try:
-        return use_case.incumbent_model_id is not None and bool(
-            connections.model(db, use_case.incumbent_model_id)
-        )
-    except NotFound:
-        return False
 
 
 def _mark(use_case: UseCase) -> str:

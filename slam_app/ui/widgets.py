@@ -24,14 +24,15 @@ def pick(label: str, things: Sequence[T], param: str, name: Callable[[T], str], 
     `things` must not be empty. The options are ids: the rest of a thing may change between reruns.
     """
     by_id = {thing.id: thing for thing in things}
-    asked = st.query_params.get(param, "")
-    index = list(by_id).index(int(asked)) if asked.isdigit() and int(asked) in by_id else 0
+    key, asked = f"pick-{param}", st.query_params.get(param, "")
+    if st.session_state.get(key) not in by_id:
+        found = asked.isdigit() and int(asked) in by_id
+        st.session_state[key] = int(asked) if found else next(iter(by_id))
     chosen = st.selectbox(
         label,
         list(by_id),
-        index=index,
         format_func=lambda thing_id: name(by_id[thing_id]),
-        key=f"pick-{param}",
+        key=key,
         help=help,
     )
     st.query_params[param] = str(chosen)

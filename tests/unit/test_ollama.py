@@ -710,8 +710,16 @@ def test_a_pull_reports_although_the_daemon_is_silent(monkeypatch: pytest.Monkey
 
 def test_a_silent_pull_is_cancelled_at_once() -> None:
     async def cancelled(provider: OllamaProvider) -> None:
-        task = asyncio.create_task(pulled(provider, BIG.name))
-        await asyncio.to_thread(daemon.called.wait, 5)
+        silent = asyncio.Event()
+
+        async def follow() -> None:
+            async for step in provider.pull(BIG.name):
+                if step.completed_bytes:
+                    silent.set()
+
+        task = asyncio.create_task(follow())
+        await asyncio.wait_for(silent.wait(), 5)
+        await asyncio.sleep(0)
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await asyncio.wait_for(asyncio.shield(task), 5)
