@@ -10,7 +10,7 @@ from slam_app import auth, first_start, generation
 from slam_app.config import Settings
 from slam_app.domain import ChatResult, ConnectionKind, FinishReason, ModelInfo, SamplingParams
 from slam_app.rating import studies
-from slam_app.store import connections, runs, use_cases
+from slam_app.store import connections, responses, use_cases
 from slam_app.store import studies as studies_store
 from slam_app.store.db import Db, now
 from tests.serving import PASSWORD
@@ -50,9 +50,9 @@ def prepare(folder: Path, raters: int, screens: int) -> Prepared:
         samples=SAMPLES,
         params=SamplingParams(),
     )
-    for planned in runs.pending(db, run_id, connection_id):
+    for planned in responses.pending(db, run_id, connection_id):
         result = ChatResult(_answer(planned.id), finish_reason=FinishReason.STOP, server_model=planned.model)
-        runs.fill(db, planned, runs.Outcome(result, planned.params, now()))
+        responses.fill(db, planned, responses.Outcome(result, planned.params, now()))
     study_id = studies.create(db, run_id=run_id, name="Bench", raters=raters, items_per_rater=screens)
     token = studies.launch(db, study_id)
     session = auth.log_in(db, PASSWORD)
@@ -80,7 +80,7 @@ def wrong_ratings(prepared: Prepared) -> tuple[int, int]:
     """How many ratings are stored, and how many of them are not the planned value of their answer."""
     db = Db(prepared.db)
     try:
-        texts = {row["id"]: row["text"] for row in runs.responses(db, prepared.run_id)}
+        texts = {row["id"]: row["text"] for row in responses.of_run(db, prepared.run_id)}
         rows = studies_store.ratings(db, prepared.study_id)
     finally:
         db.close()

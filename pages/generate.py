@@ -100,4 +100,4 @@ if everything:
     generate.progress(db(), run.id)
     actions(run)
     st.subheader("Responses")
-    generate.responses(db(), run)
+    generate.browse(db(), run)

@@ -21,7 +21,7 @@ from slam_app.config import Settings
 from slam_app.domain import Connection, JobKind, JobStatus, Model, ResponseStatus, SamplingParams
 from slam_app.errors import DatabaseInUse, InputError, SlamError
 from slam_app.jobs import Runner
-from slam_app.store import connections, jobs, runs, studies, use_cases
+from slam_app.store import connections, jobs, responses, runs, studies, use_cases
 from slam_app.store.db import Db, only_process
 
 
@@ -106,12 +106,12 @@ def demo(settings: Settings, as_json: bool, cases: int, samples: int, max_tokens
             "error": counts[ResponseStatus.ERROR],
         },
         "seconds": round(time.monotonic() - started, 2),
-        "tokens_per_s": {p.model: p.tokens_per_s for p in runs.progress(db, run_id)},
+        "tokens_per_s": {p.model: p.tokens_per_s for p in responses.progress(db, run_id)},
     }
     if as_json:
         click.echo(json.dumps(result))
         return
-    for row in runs.responses(db, run_id)[:: max(1, samples)]:
+    for row in responses.of_run(db, run_id)[:: max(1, samples)]:
         click.echo(f"\n{row['model']} · {row['case']}\n{row['text'] or row['error']}")
     click.echo(f"\nRun {run_id}: {result['responses']} in {result['seconds']} s.")
     click.echo(f"Look at it with: python -m slam_app serve --db {settings.db}")
@@ -223,7 +223,7 @@ def export_responses(settings: Settings, format_: str, run_id: int | None) -> No
     """All responses of a run with their tokens, timings and errors."""
     db = Db(settings.db)
     chosen = runs.get(db, run_id) if run_id else runs.latest(db)
-    rows = exports.response_rows(runs.responses(db, chosen.id))
+    rows = exports.response_rows(responses.of_run(db, chosen.id))
     _print(rows, exports.RESPONSE_COLUMNS, format_)
 
 

@@ -24,7 +24,7 @@ RATING_COLUMNS = [
 
 
 def response_rows(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """One exported row per response, of the rows of `store.runs.responses`."""
+    """One exported row per response, of the rows of `store.responses.of_run`."""
     return [
         {
             **{column: row[column] for column in RESPONSE_COLUMNS if column in row},

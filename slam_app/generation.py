@@ -23,7 +23,7 @@ from slam_app.domain import (
 from slam_app.errors import InputError, ProviderError, SlamError, TemplateError, Unreachable
 from slam_app.providers.base import Provider
 from slam_app.providers.limits import RateLimiter
-from slam_app.store import connections, runs
+from slam_app.store import connections, responses, runs
 from slam_app.store.db import Db, now
 
 MAX_RETRIES = 3
@@ -97,7 +97,7 @@ async def run_job(db: Db, job: Job) -> str:
     """
     connection = connections.get(db, job.payload["connection"])
     limiter = RateLimiter(connection.requests_per_minute, connection.tokens_per_minute)
-    pending = await asyncio.to_thread(runs.pending, db, job.payload["run"], connection.id)
+    pending = await asyncio.to_thread(responses.pending, db, job.payload["run"], connection.id)
     failed = 0
     async with providers.connect(connection) as provider:
         for _, group in groupby(pending, key=lambda response: response.model_id):
@@ -120,7 +120,7 @@ async def _fill_model(
         failed = 0
         for planned in queue:
             outcome = await call(provider, limiter, planned)
-            await asyncio.to_thread(runs.fill, db, planned, outcome)
+            await asyncio.to_thread(responses.fill, db, planned, outcome)
             failed += bool(outcome.error)
         return failed
 
@@ -151,7 +151,7 @@ async def _unload(provider: Provider, model: str) -> None:
         pass
 
 
-async def call(provider: Provider, limiter: RateLimiter, planned: PendingResponse) -> runs.Outcome:
+async def call(provider: Provider, limiter: RateLimiter, planned: PendingResponse) -> responses.Outcome:
     """One call with bounded retries; a failure is an outcome like any other.
 
     Raises:
@@ -175,7 +175,7 @@ async def call(provider: Provider, limiter: RateLimiter, planned: PendingRespons
                 continue
             if isinstance(error, Unreachable):
                 raise
-            return runs.Outcome(
+            return responses.Outcome(
                 result=error.partial or ChatResult(""),
                 params=params,
                 started_at=started_at,
@@ -184,7 +184,7 @@ async def call(provider: Provider, limiter: RateLimiter, planned: PendingRespons
                 error=str(error),
             )
         limiter.settle((result.prompt_tokens or 0) + (result.output_tokens or 0), grant)
-        return runs.Outcome(result, params, started_at, retries=attempt)
+        return responses.Outcome(result, params, started_at, retries=attempt)
     raise AssertionError("the last attempt returns or raises")
 
 

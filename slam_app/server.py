@@ -82,8 +82,8 @@ def app(db: Db) -> st.App:
 def _freeze() -> None:
     """Import what pages use, then take it out of the garbage collector's sight.
 
-    Streamlit runs a full collection after every script run; walking these libraries' objects each
-    time took nine tenths of a rating page's time.
+    A full collection walks every object of these libraries and holds up all sessions meanwhile.
+    Streamlit's own, after every script run, are turned off in the settings (`postScriptGC`).
     """
     import pandas
     import plotly.graph_objects

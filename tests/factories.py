@@ -9,7 +9,7 @@ from slam_app.domain import (
     ModelInfo,
     SamplingParams,
 )
-from slam_app.store import connections, runs, use_cases
+from slam_app.store import connections, responses, runs, use_cases
 from slam_app.store.db import Db
 
 TEMPLATE = "Greet {{ who }} in one sentence."
@@ -56,12 +56,12 @@ def plan(db: Db, *, cases: int = 2, samples: int = 1, params: SamplingParams | N
 def fill_all(db: Db, run_id: int, failing: tuple[str, ...] = ()) -> None:
     """Give every pending response a text; those of the models `failing` an error."""
     for connection in connections.all_connections(db):
-        for planned in runs.pending(db, run_id, connection.id):
+        for planned in responses.pending(db, run_id, connection.id):
             error = "The model process died." if planned.model in failing else ""
-            runs.fill(
+            responses.fill(
                 db,
                 planned,
-                runs.Outcome(
+                responses.Outcome(
                     ChatResult("" if error else f"Hello from {planned.id}.", finish_reason=FinishReason.STOP),
                     planned.params,
                     "2026-01-01T00:00:00.000+00:00",

@@ -9,7 +9,7 @@ import streamlit as st
 
 from slam_app import exports
 from slam_app.domain import JobKind, JobStatus, Model, ResponseStatus, Run, SamplingParams, Think
-from slam_app.store import connections, jobs, runs
+from slam_app.store import connections, jobs, responses, runs
 from slam_app.store.db import Db
 from slam_app.ui.widgets import seconds
 
@@ -79,7 +79,7 @@ def progress(db: Db, run_id: int) -> None:
 
 def _draw_progress(db: Db, run_id: int) -> None:
     concurrency = {connection.id: connection.concurrency for connection in connections.all_connections(db)}
-    for row in runs.progress(db, run_id):
+    for row in responses.progress(db, run_id):
         notes = [f"{row.ok + row.errors} of {row.total} done"]
         if row.errors:
             notes.append(f"{row.errors} errors")
@@ -98,9 +98,9 @@ def _draw_progress(db: Db, run_id: int) -> None:
             st.caption("Cancelling ...")
 
 
-def responses(db: Db, run: Run) -> None:
+def browse(db: Db, run: Run) -> None:
     """A browser of the responses with filters: side by side per case, or as a table."""
-    rows = runs.responses(db, run.id)
+    rows = responses.of_run(db, run.id)
     models = list(dict.fromkeys(row["model"] for row in rows))
     cases = list(dict.fromkeys(row["case"] for row in rows))
     view = st.segmented_control(
@@ -180,7 +180,7 @@ def download(db: Db, run: Run) -> None:
     """The file is made when it is asked for."""
     st.download_button(
         "Download responses (CSV)",
-        lambda: exports.to_csv(exports.response_rows(runs.responses(db, run.id)), exports.RESPONSE_COLUMNS),
+        lambda: exports.to_csv(exports.response_rows(responses.of_run(db, run.id)), exports.RESPONSE_COLUMNS),
         f"responses-run-{run.id}.csv",
         "text/csv",
         key="download-responses",

@@ -10,7 +10,7 @@ import psutil
 
 from slam_app import generation
 from slam_app.domain import Run, SamplingParams
-from slam_app.store import connections, runs, use_cases
+from slam_app.store import connections, responses, runs, use_cases
 from slam_app.store.db import Db
 from tests.serving import Server
 
@@ -49,7 +49,7 @@ def test_every_planned_response_exists_exactly_once_after_kill_and_restart(tmp_p
         wait_until_filled(db, run_id, 2, within_s=120)
         children = psutil.Process(server.process.pid).children(recursive=True) if server.process else []
         server.kill()
-        filled = {row["id"]: row for row in runs.responses(db, run_id) if row["status"] != "pending"}
+        filled = {row["id"]: row for row in responses.of_run(db, run_id) if row["status"] != "pending"}
         assert len(filled) < CASES * SAMPLES, "killed too late to prove anything"
         _, alive = psutil.wait_procs(children, timeout=10)
         assert not alive, "a model process outlived the server"
@@ -58,7 +58,7 @@ def test_every_planned_response_exists_exactly_once_after_kill_and_restart(tmp_p
         wait_until_filled(db, run_id, CASES * SAMPLES, within_s=180)
     finally:
         server.stop()
-    rows = runs.responses(db, run_id)
+    rows = responses.of_run(db, run_id)
     identities = Counter((row["model_id"], row["case_id"], row["sample"]) for row in rows)
     assert set(identities.values()) == {1}
     assert len(rows) == CASES * SAMPLES

@@ -12,7 +12,7 @@ from slam_app import generation
 from slam_app.domain import JobKind, JobStatus, SamplingParams, Think
 from slam_app.errors import DatabaseFull, InputError, TemplateError
 from slam_app.jobs import Runner
-from slam_app.store import connections, jobs, runs, use_cases
+from slam_app.store import connections, jobs, responses, runs, use_cases
 from slam_app.store.db import Db
 from tests.factories import add_connection, add_use_case, plan
 from tests.wire_faults import Fault
@@ -45,7 +45,7 @@ def wait(condition: object, within_s: float = 20.0) -> None:
 
 def finish(db: Db, run_id: int) -> list[dict[str, object]]:
     wait(lambda: not runs.active_jobs(db, run_id))
-    return runs.responses(db, run_id)
+    return responses.of_run(db, run_id)
 
 
 def job(db: Db, run_id: int) -> jobs.Job:
@@ -257,7 +257,7 @@ def test_a_full_disk_pauses_the_work_which_goes_on_when_there_is_room(
     monkeypatch.setattr("slam_app.jobs.STORE_PAUSE_S", 0.1)
     add_connection(db, daemon.url, MODEL)
     run_id = plan(db, cases=2)
-    fill, failures = runs.fill, []
+    fill, failures = responses.fill, []
 
     def full(*args: object) -> bool:
         if len(failures) < 2:
@@ -265,7 +265,7 @@ def test_a_full_disk_pauses_the_work_which_goes_on_when_there_is_room(
             raise DatabaseFull("The disk is full.")
         return fill(*args)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(runs, "fill", full)
+    monkeypatch.setattr(responses, "fill", full)
     runner = Runner(db)
     runner.start()
     rows = finish(db, run_id)

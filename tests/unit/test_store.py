@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from slam_app.domain import ConnectionKind, ModelInfo
+from slam_app.domain import ChatResult, ConnectionKind, ModelInfo, SamplingParams
 from slam_app.errors import DatabaseFull, DatabaseInUse, DatabaseUnusable, InputError
-from slam_app.store import connections, runs, settings, use_cases
+from slam_app.store import connections, responses, runs, settings, use_cases
 from slam_app.store.db import Db, IntegrityError, only_process, sqlite3
 from tests.factories import add_connection, add_use_case, fill_all, plan
 
@@ -146,7 +146,7 @@ def test_a_removed_connection_frees_its_name_and_keeps_its_answers(db: Db) -> No
     connections.remove(db, connection_id)
     assert connections.all_connections(db) == []
     assert connections.models(db) == []
-    assert {row["model"] for row in runs.responses(db, run_id)} == {"one"}
+    assert {row["model"] for row in responses.of_run(db, run_id)} == {"one"}
     add_connection(db, "http://127.0.0.1:1", "one")
 
 
@@ -171,7 +171,7 @@ def test_a_used_template_gets_a_new_version_and_an_unused_one_is_changed(db: Db)
         prompts={use_cases.cases(db, use_case_id)[0].id: "Hello."},
         model_ids=[connections.models(db)[0].id],
         samples=1,
-        params=runs.SamplingParams(),
+        params=SamplingParams(),
     )
     assert use_cases.save_template(db, use_case_id, "Good day {{ who }}.") == 2
     assert [t.body for t in use_cases.templates(db, use_case_id)] == [
@@ -191,19 +191,21 @@ def test_a_response_is_filled_once(db: Db) -> None:
     add_connection(db, "http://127.0.0.1:1", "one")
     run_id = plan(db, cases=1)
     connection_id = connections.all_connections(db)[0].id
-    (planned,) = runs.pending(db, run_id, connection_id)
-    outcome = runs.Outcome(runs.ChatResult("first"), planned.params, "2026-01-01")
-    assert runs.fill(db, planned, outcome)
-    assert not runs.fill(db, planned, runs.Outcome(runs.ChatResult("second"), planned.params, "2026-01-01"))
-    assert [row["text"] for row in runs.responses(db, run_id)] == ["first"]
+    (planned,) = responses.pending(db, run_id, connection_id)
+    outcome = responses.Outcome(ChatResult("first"), planned.params, "2026-01-01")
+    assert responses.fill(db, planned, outcome)
+    assert not responses.fill(
+        db, planned, responses.Outcome(ChatResult("second"), planned.params, "2026-01-01")
+    )
+    assert [row["text"] for row in responses.of_run(db, run_id)] == ["first"]
 
 
 def test_an_answer_without_text_cannot_be_stored_as_ok(db: Db) -> None:
     add_connection(db, "http://127.0.0.1:1", "one")
     run_id = plan(db, cases=1)
-    (planned,) = runs.pending(db, run_id, connections.all_connections(db)[0].id)
+    (planned,) = responses.pending(db, run_id, connections.all_connections(db)[0].id)
     with pytest.raises(IntegrityError):
-        runs.fill(db, planned, runs.Outcome(runs.ChatResult(""), planned.params, "2026-01-01"))
+        responses.fill(db, planned, responses.Outcome(ChatResult(""), planned.params, "2026-01-01"))
     assert runs.get(db, run_id).counts["pending"] == 1
 
 
