@@ -8,21 +8,19 @@ import logging
 import os
 import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import click
 
-from slam_app import __version__, exports, first_start, generation, inventory
+from slam_app import __version__, exports, first_start, generation, headless, inventory
 from slam_app.config import Settings
-from slam_app.domain import Connection, JobKind, JobStatus, Model, ResponseStatus, SamplingParams
-from slam_app.errors import DatabaseInUse, InputError, SlamError
-from slam_app.jobs import Runner
+from slam_app.domain import Model, ResponseStatus, SamplingParams
+from slam_app.errors import InputError, SlamError
 from slam_app.store import connections, jobs, responses, runs, studies, use_cases
-from slam_app.store.db import Db, only_process
+from slam_app.store.db import Db
 
 
 class _Group(click.Group):
@@ -96,7 +94,7 @@ def demo(settings: Settings, as_json: bool, cases: int, samples: int, max_tokens
         samples=samples,
         params=SamplingParams(max_tokens=max_tokens),
     )
-    _work_until_done(db, run_id, quiet=as_json)
+    headless.finish_run(db, run_id, None if as_json else _show_progress)
     counts = runs.get(db, run_id).counts
     result = {
         "run": run_id,
@@ -132,7 +130,7 @@ def models(settings: Settings, as_json: bool, connection: str | None, pull: str 
     if pull:
         if connection is None:
             raise InputError("Say where to pull to, with --connection NAME.")
-        _pull(db, chosen[0], pull)
+        headless.pull(db, chosen[0], pull)
     for found in chosen:
         try:
             inventory.refresh(db, found)
@@ -197,7 +195,7 @@ def run(
         samples=samples,
         params=replace(SamplingParams(), **sampling),
     )
-    _work_until_done(db, run_id, quiet=as_json)
+    headless.finish_run(db, run_id, None if as_json else _show_progress)
     counts = runs.get(db, run_id).counts
     if as_json:
         click.echo(json.dumps({"run": run_id, "responses": counts}))
@@ -282,38 +280,6 @@ def _chosen_models(db: Db, names: tuple[str, ...]) -> list[Model]:
     return chosen
 
 
-@contextmanager
-def _working(db: Db) -> Iterator[None]:
-    """Jobs run in this process, unless a server holds the database: then it does the work."""
-    with ExitStack() as stack:
-        try:
-            stack.enter_context(only_process(db.path))
-        except DatabaseInUse:
-            yield
-            return
-        runner = Runner(db)
-        runner.start()
-        stack.callback(runner.stop)
-        yield
-
-
-def _work_until_done(db: Db, run_id: int, *, quiet: bool) -> None:
-    with _working(db):
-        while runs.active_jobs(db, run_id):
-            time.sleep(0.2)
-            if not quiet and sys.stderr.isatty():
-                counts = runs.get(db, run_id).counts
-                done = sum(counts.values()) - counts[ResponseStatus.PENDING]
-                click.echo(f"\r{done} of {sum(counts.values())} calls", nl=False, err=True)
-    failed = [j for j in jobs.find(db, JobKind.GENERATE, "run", run_id) if j.status is JobStatus.FAILED]
-    if failed:
-        raise SlamError(failed[0].message)
-
-
-def _pull(db: Db, connection: Connection, name: str) -> None:
-    with _working(db):
-        job_id = inventory.start_pull(db, connection, name)
-        while not (job := jobs.get(db, job_id)).status.ended:
-            time.sleep(0.3)
-    if job.status is not JobStatus.DONE:
-        raise SlamError(job.message)
+def _show_progress(done: int, total: int) -> None:
+    if sys.stderr.isatty():
+        click.echo(f"\r{done} of {total} calls", nl=done == total, err=True)

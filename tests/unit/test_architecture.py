@@ -15,7 +15,7 @@ MODULES = sorted(path for folder in ("slam_app", "pages") for path in (ROOT / fo
 LAYERS = [
     {"domain", "errors", "config", "__init__"},
     {"store", "providers", "prompts", "cases", "presets", "samples", "stats", "charts", "exports", "keys"},
-    {"rating", "generation", "inventory", "jobs", "auth", "first_start"},
+    {"rating", "generation", "inventory", "jobs", "auth", "first_start", "headless"},
     {"routes", "server", "cli", "__main__", "ui", "main"},
     {"pages"},
 ]
