@@ -136,7 +136,12 @@ def crowd() -> list[Row]:
         Row(f"{CROWD} raters at once, speed", f"{rate:.1f} screens/s"),
         Row(f"{CROWD} raters at once, a screen, median", f"{median(load.screens_s):.2f} s"),
         Row(f"{CROWD} raters at once, a screen, p95", f"{quantiles(load.screens_s, n=20)[-1]:.2f} s"),
-        Row(f"memory after {CROWD} raters", f"{after:.0f} MB", f"after the start {before:.0f} MB", after / before),
+        Row(
+            f"memory after {CROWD} raters",
+            f"{after:.0f} MB",
+            f"after the start {before:.0f} MB",
+            after / before,
+        ),
     ]
 
 

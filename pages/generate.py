@@ -54,7 +54,7 @@ def new_run() -> None:
     )
     params = generate.sampling_form([by_id[model_id] for model_id in model_ids])
     calls = len(model_ids) * len(case_ids) * samples
-    st.markdown(f"**{calls} calls** = {len(model_ids)} models x {len(case_ids)} cases x {samples} samples")
+    st.markdown(f"**{calls} calls** = {len(model_ids)} models × {len(case_ids)} cases × {samples} samples")
     if st.button("Start", type="primary", key="start", disabled=not calls):
         try:
             run_id = generation.plan_run(
@@ -68,7 +68,7 @@ def new_run() -> None:
         except SlamError as error:
             st.error(str(error))
         else:
-            st.session_state["pick-run"] = run_id
+            st.session_state.pop("pick-run", None)
             st.query_params["run"] = str(run_id)
             st.rerun()
 

@@ -5,6 +5,7 @@ from slam_app.store import connections, runs, studies, use_cases
 from slam_app.ui.app import db
 from slam_app.ui.auth import require_admin
 from slam_app.ui.pages import go, link
+from slam_app.ui.widgets import count
 
 require_admin()
 st.title("Can a small model replace the big one?")
@@ -19,22 +20,35 @@ answers = sum(run.counts["ok"] for run in all_runs)
 complete = sum(study.slots[SlotStatus.COMPLETE] for study in all_studies)
 launched = [study for study in all_studies if study.status is not StudyStatus.DRAFT]
 
+connected = len({model.connection_id for model in models})
 steps = [
-    ("models", "Connect models", len(models), f"{len(models)} models on "
-     f"{len({model.connection_id for model in models})} connections", "No model yet"),
-    ("prompts", "Describe the use case", len(with_cases), f"{len(with_cases)} with a prompt and cases",
-     "No use case with a prompt and cases yet"),
-    ("generate", "Generate answers", answers, f"{answers} answers in {len(all_runs)} runs", "No answers yet"),
-    ("studies", "Let people rate them blind", len(launched),
-     f"{len(launched)} studies, {complete} complete sets", "No study yet"),
-    ("results", "See the result", complete, f"{complete} complete sets to look at", "No complete set yet"),
-]  # fmt: skip
+    (
+        "models",
+        "Connect models",
+        models,
+        f"{count(len(models), 'model')} on {count(connected, 'connection')}",
+    ),
+    (
+        "prompts",
+        "Describe the use case",
+        with_cases,
+        f"{count(len(with_cases), 'use case')} with prompt and cases",
+    ),
+    ("generate", "Generate answers", answers, f"{count(answers, 'answer')} in {count(len(all_runs), 'run')}"),
+    (
+        "studies",
+        "Let people rate them blind",
+        launched,
+        f"{count(len(launched), 'study', 'studies')}, {count(complete, 'complete set')}",
+    ),
+    ("results", "See the result", complete, f"{count(complete, 'complete set')} to look at"),
+]
 
 following = next((number for number, step in enumerate(steps) if not step[2]), len(steps) - 1)
-for number, (page, title, done, there, missing) in enumerate(steps):
+for number, (page, title, done, there) in enumerate(steps):
     with st.container(border=True, horizontal=True, vertical_alignment="center"):
         mark = ":material/check_circle:" if done else ":material/radio_button_unchecked:"
-        st.markdown(f"{mark} **{number + 1}. {title}**  \n{there if done else missing}")
+        st.markdown(f"{mark} **{number + 1}. {title}**  \n{there if done else 'Nothing here yet'}")
         st.space("stretch")
         if number == following:
             if st.button("Next step", type="primary", key=f"go-{page}", icon=":material/arrow_forward:"):

@@ -74,7 +74,9 @@ def rate(study: RaterStudy, slot: RaterSlot, item: RaterItem) -> None:
                     )
                 )
         last = slot.finished + 1 == slot.items
-        sent = st.form_submit_button("Save and finish" if last else "Save and go on", type="primary")
+        sent = st.form_submit_button(
+            "Save and finish" if last else "Save and go on", type="primary", key=f"save-{item.position}"
+        )
     if sent:
         missing = [chr(ord("A") + place) for place, score in enumerate(scores) if score is None]
         if missing:

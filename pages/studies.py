@@ -43,7 +43,7 @@ def new_study(complete: list[Run]) -> None:
                 else ""
             )
         )
-        if st.form_submit_button("Create draft", type="primary"):
+        if st.form_submit_button("Create draft", type="primary", key="create-draft"):
             rating_studies.create(db(), run_id=run.id, name=name, raters=raters, items_per_rater=items)
             st.rerun()
 
@@ -52,7 +52,7 @@ def card(study: Study) -> None:
     with st.container(border=True):
         st.subheader(study.name)
         st.caption(
-            f"Study {study.id} of run {study.run_id} · {study.raters} raters x "
+            f"Study {study.id} of run {study.run_id} · {study.raters} raters × "
             f"{study.items_per_rater} screens · score 0 to {study.scale_max}"
         )
         if study.status is StudyStatus.DRAFT:

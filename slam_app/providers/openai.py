@@ -75,7 +75,6 @@ class OpenAIProvider:
             base_url=url,
             # The client takes an empty or missing key from OPENAI_API_KEY, which is not this server's.
             api_key=key or "none",
-            admin_api_key="",
             # Neither are OPENAI_ORG_ID and OPENAI_PROJECT_ID.
             default_headers=None
             if self._official

@@ -14,7 +14,6 @@ import httpx2
 from openai import (
     APIConnectionError,
     APIError,
-    APIResponseValidationError,
     APIStatusError,
     APITimeoutError,
     OpenAIError,
@@ -104,11 +103,9 @@ def translate(
         )
     if isinstance(error, APIStatusError):
         return _of_status(error, origin, said, model)
-    if isinstance(error, APIResponseValidationError | httpx2.DecodingError):
+    if isinstance(error.__cause__ or error, httpx2.DecodingError):
         return _bad_reply(origin, said, partial)
     if isinstance(error, APIConnectionError | httpx2.HTTPError | httpx2.StreamError | OSError):
-        if isinstance(error.__cause__, httpx2.DecodingError):
-            return _bad_reply(origin, said, partial)
         if begun:
             return StreamCut(
                 f"The connection to {origin.host} broke in the middle of the answer. "
@@ -176,8 +173,8 @@ def _of_status(error: APIStatusError, origin: Origin, said: str, model: str) -> 
             f"{origin.host} redirects elsewhere ({_host_of(headers.get('location', ''))}), and a key is "
             "never sent on. Enter the final address in the connection."
         )
-    if status == 401 or (status == 403 and not said):
-        return Refused(f"{origin.host} answered {status}: not accepted. {_key_advice(origin)}")
+    if status == 401:  # its text may quote the key in a form that can't be recognised
+        return Refused(f"{origin.host} answered 401: not accepted. {_key_advice(origin)}")
     if status == 403:
         return Refused(f"{origin.host} answered 403: not allowed{_quoted(said)}. {_key_advice(origin)}")
     if status == 404 and model:

@@ -45,6 +45,11 @@ def empty_state(text: str, page: str, label: str) -> None:
     link(page, label)
 
 
+def count(number: int, one: str, many: str = "") -> str:
+    """A number with its noun: 1 run, 2 runs."""
+    return f"{number:,} {one if number == 1 else many or one + 's'}"
+
+
 def seconds(value: float) -> str:
     """A length of time as people say it."""
     if value < 90:

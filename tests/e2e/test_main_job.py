@@ -58,7 +58,7 @@ def generate(admin: Page) -> None:
     tokens = admin.get_by_role("spinbutton", name="Max tokens")
     tokens.fill("24")
     tokens.press("Enter")
-    expect(admin.get_by_text("= 2 models x 2 cases x 1 samples")).to_be_visible()
+    expect(admin.get_by_text("= 2 models × 2 cases × 1 samples")).to_be_visible()
     admin.get_by_role("button", name="Start").click()
     expect(admin.get_by_role("link", name="Let people rate it")).to_be_visible(timeout=180_000)
     expect(admin.get_by_text("2 of 2 done")).to_have_count(2)

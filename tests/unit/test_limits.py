@@ -90,14 +90,16 @@ def test_settling_names_its_call_when_several_run_at_once() -> None:
     limiter = limiter_at(time, None, 100)
 
     async def calls() -> None:
-        first = await limiter.acquire(50)
-        await limiter.acquire(50)
+        first = await limiter.acquire(30)
+        await limiter.acquire(70)
         limiter.settle(0, first)
-        await limiter.acquire(50)
+        await limiter.acquire(30)
+        assert time.now == 1000.0
+        await limiter.acquire(1)
 
     asyncio.run(calls())
 
-    assert time.now == 1000.0
+    assert time.now == 1060.0
 
 
 def test_a_call_larger_than_the_limit_goes_alone() -> None:
@@ -129,21 +131,39 @@ def test_a_cancelled_wait_gives_its_place_back() -> None:
     assert asyncio.run(cancelled_then_next()) < 1
 
 
-def test_callers_are_served_in_the_order_they_came() -> None:
-    time = FakeTime()
-    limiter = limiter_at(time, 1, None)
-    served: list[int] = []
+def test_a_small_call_does_not_overtake_a_large_one_that_waits() -> None:
+    waits: list[float] = []
 
-    async def caller(number: int) -> None:
-        await limiter.acquire(1)
-        served.append(number)
+    async def parked(seconds: float) -> None:
+        waits.append(seconds)
+        await asyncio.Event().wait()
 
     async def several() -> None:
-        await asyncio.gather(*(caller(number) for number in range(4)))
+        limiter = RateLimiter(None, 100, clock=lambda: 1000.0, sleep=parked)
+        calls = [asyncio.ensure_future(limiter.acquire(tokens)) for tokens in (80, 90, 5)]
+        await asyncio.wait(calls, timeout=0.05)
+        for call in calls:
+            call.cancel()
+        await asyncio.gather(*calls, return_exceptions=True)
 
     asyncio.run(several())
 
-    assert served == [0, 1, 2, 3]
+    assert waits == [60.0, 60.0]
+
+
+def test_a_call_waits_only_until_enough_has_passed() -> None:
+    time = FakeTime()
+    limiter = limiter_at(time, None, 100)
+
+    async def calls() -> None:
+        await limiter.acquire(60)
+        time.now += 10
+        await limiter.acquire(30)
+        await limiter.acquire(50)
+
+    asyncio.run(calls())
+
+    assert time.now == 1060.0
 
 
 @given(

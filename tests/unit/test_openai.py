@@ -345,10 +345,24 @@ def test_an_address_that_is_none_is_refused(url: str) -> None:
         OpenAIProvider(connection(url))
 
 
-@pytest.mark.parametrize("params", [SamplingParams(temperature=float("nan"))])
-def test_what_is_no_json_is_a_bad_request(params: SamplingParams) -> None:
-    with pytest.raises(BadRequest, match="JSON"):
-        ask(stream(*HELLO), params)
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"params": SamplingParams(temperature=float("nan"))},
+        {"json_schema": {"enum": {1, 2}}},
+        {"prompt": "half a character: \ud83d"},
+    ],
+)
+def test_what_is_no_json_is_a_bad_request(fields: dict[str, Any]) -> None:
+    async def once(url: str) -> None:
+        request = ChatRequest(**{"model": "m-1", "prompt": "Hi", "params": SamplingParams(), **fields})
+        async with OpenAIProvider(connection(url)) as provider:
+            await provider.chat(request)
+
+    with Wire(stream(*HELLO)) as server, pytest.raises(BadRequest, match="JSON"):
+        asyncio.run(once(server.url))
+
+    assert server.calls == []
 
 
 # What is made of failures
@@ -404,6 +418,7 @@ FAILURES: dict[str, tuple[Answer, type[ProviderError], str]] = {
     "an error text in the stream": (stream(HELLO[0], event({"error": "boom"})), ServerFailed, "boom"),
     "a line that is not JSON": (stream(HELLO[0], event("{nonsense")), BadReply, "protocol"),
     "a line that is not UTF-8": (stream(HELLO[0], b"data: \xff\xfe\n\n"), BadReply, "protocol"),
+    "a line of endless depth": (stream(HELLO[0], event("[" * 100_000)), BadReply, "protocol"),
     "a chunk that is a list": (stream(event([1, 2])), BadReply, "protocol"),
     "a text that is a number": (stream(delta(content=5)), BadReply, "protocol"),
     "choices of another kind": (stream(event({"id": "c", "choices": ["x"]})), BadReply, "protocol"),
@@ -433,6 +448,7 @@ def test_a_failure_becomes_our_error_and_never_shows_the_key(
 
     assert type(caught.value) is expected
     assert CANARY not in "".join(traceback.format_exception(caught.value))
+    assert "<html" not in str(caught.value)
 
 
 @pytest.mark.parametrize("name", ["silence in mid-stream", "broken in mid-stream", "a line that is not JSON"])
@@ -683,6 +699,7 @@ def test_every_error_of_the_client_and_its_transport_is_mapped(kind: type[Except
         (httpx2.ConnectTimeout, Unreachable),
         (httpx2.ReadTimeout, TimedOut),
         (httpx2.RemoteProtocolError, Unreachable),
+        (httpx2.DecodingError, BadReply),
     ],
 )
 def test_to_what_the_usual_ones_are_mapped(kind: type[Exception], expected: type[ProviderError]) -> None:
