@@ -76,7 +76,7 @@ def new_run() -> None:
 def actions(run: Run) -> None:
     working = runs.active_jobs(db(), run.id)
     errors, pending = run.counts[ResponseStatus.ERROR], run.counts[ResponseStatus.PENDING]
-    with st.container(horizontal=True):
+    with st.container(horizontal=True, vertical_alignment="center"):
         if working and st.button("Cancel", key="cancel", help="What is finished is kept."):
             runs.cancel(db(), run.id)
             st.rerun()

@@ -68,7 +68,7 @@ def draft(study: Study) -> None:
         f"Draft. Each of the {offer.screens} screens will be rated about {shown:.1f} times. "
         "Launching fixes who sees what; it can't be changed afterwards."
     )
-    with st.container(horizontal=True):
+    with st.container(horizontal=True, vertical_alignment="center"):
         if st.button("Launch", type="primary", key=f"launch-{study.id}"):
             try:
                 rating_studies.launch(db(), study.id)
@@ -102,7 +102,7 @@ def launched(study: Study) -> None:
         f"Completion code for panels: {study.completion_code} · protocol {study.protocol_hash[:12]}, "
         f"frozen {(study.launched_at or '')[:16].replace('T', ' ')} UTC"
     )
-    with st.container(horizontal=True):
+    with st.container(horizontal=True, vertical_alignment="center"):
         if study.status is StudyStatus.OPEN:
             if st.button("Close", key=f"close-{study.id}", help="Raters are told so; nothing is deleted."):
                 studies.set_status(db(), study.id, StudyStatus.CLOSED)

@@ -75,7 +75,7 @@ class Run:
 
     @property
     def label(self) -> str:
-        return f"Run {self.id} · {self.use_case} · v{self.template_version} · {self.created_at[:16]}"
+        return f"Run {self.id} · {self.use_case} · v{self.template_version} · {self.created_at[:16].replace('T', ' ')}"
 
 
 @dataclass(frozen=True, slots=True)

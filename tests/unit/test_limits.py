@@ -140,7 +140,11 @@ def test_a_small_call_does_not_overtake_a_large_one_that_waits() -> None:
 
     async def several() -> None:
         limiter = RateLimiter(None, 100, clock=lambda: 1000.0, sleep=parked)
-        calls = [asyncio.ensure_future(limiter.acquire(tokens)) for tokens in (80, 90, 5)]
+        first = await limiter.acquire(80)
+        calls = [asyncio.ensure_future(limiter.acquire(85))]
+        await asyncio.sleep(0)
+        limiter.settle(10, first)
+        calls.append(asyncio.ensure_future(limiter.acquire(5)))
         await asyncio.wait(calls, timeout=0.05)
         for call in calls:
             call.cancel()
