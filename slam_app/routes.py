@@ -115,6 +115,9 @@ class Gate:
             await self._app(scope, receive, send)
             return
         path = scope["path"].rstrip("/") or "/"
+        if path == "/_stcore/metrics":  # Streamlit leaves it open to everybody
+            await Response(status_code=404)(scope, receive, send)
+            return
         cookies = _cookies(scope)
         if path in ADMIN_PATHS and not await run_in_threadpool(
             auth.is_admin, self._db, cookies.get(auth.COOKIE)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import logging
 import os
+import socket
 import threading
 import tomllib
 import traceback
@@ -13,13 +14,14 @@ from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import streamlit as st
 from starlette.middleware import Middleware
 
 from slam_app import auth, first_start, keys
 from slam_app.config import Settings
-from slam_app.errors import SlamError
+from slam_app.errors import ConfigError, SlamError
 from slam_app.jobs import Runner
 from slam_app.routes import Gate, Health, routes
 from slam_app.store.db import Db, only_process
@@ -36,6 +38,7 @@ def serve(settings: Settings) -> None:
         StoreError: the database is in use by another server, or can't be used.
         ConfigError: a setting or the key file can't be used.
     """
+    _require_free_port(settings)
     with only_process(settings.db):
         db = Db(settings.db)
         password = auth.ensure_password(db, settings)
@@ -52,8 +55,30 @@ def serve(settings: Settings) -> None:
                 **_streamlit_config(),
                 "server.address": settings.host,
                 "server.port": settings.port,
+                "server.allowedHosts": _allowed_hosts(settings),
             }
         )
+
+
+def _require_free_port(settings: Settings) -> None:
+    with socket.socket(socket.AF_INET6 if ":" in settings.host else socket.AF_INET) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((settings.host, settings.port))
+        except OSError as error:
+            raise ConfigError(
+                f"{settings.host}:{settings.port} can't be listened on ({error.strerror}). "
+                "Stop what uses that port, or set SLAM_PORT or SLAM_HOST to something else."
+            ) from None
+
+
+def _allowed_hosts(settings: Settings) -> list[str]:
+    """Host names under which pages may be opened, where they can be known: it stops DNS rebinding."""
+    public = urlsplit(settings.public_url).hostname
+    local = settings.host in ("127.0.0.1", "localhost", "::1")
+    if not local and not public:
+        return []
+    return sorted({"localhost", "127.0.0.1", "::1", settings.host, public or "localhost"})
 
 
 def app(db: Db) -> st.App:

@@ -75,7 +75,8 @@ class Run:
 
     @property
     def label(self) -> str:
-        return f"Run {self.id} · {self.use_case} · v{self.template_version} · {self.created_at[:16].replace('T', ' ')}"
+        when = self.created_at[:16].replace("T", " ")
+        return f"Run {self.id} · {self.use_case} · v{self.template_version} · {when} UTC"
 
 
 @dataclass(frozen=True, slots=True)

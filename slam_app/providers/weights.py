@@ -166,7 +166,8 @@ class Library:
                         f"{name!r} came with the installation and can't be deleted here. "
                         "Uninstall its Python package if it must go."
                     )
-                weights.path.unlink()
+                # By its place in the directory: nothing outside can be deleted, whatever the entry says.
+                (self.directory / weights.path.name).unlink()
                 return weights.path
         raise ModelMissing(f"The embedded engine has no model {name!r}, so nothing was deleted.")
 

@@ -31,7 +31,7 @@ from slam_app.errors import (
 )
 from slam_app.providers.embedded import EmbeddedProvider
 from slam_app.providers.llama_server import SERVERS, EmbeddedServers, LlamaServer
-from slam_app.providers.weights import Library
+from slam_app.providers.weights import Library, Weights
 from tests.conftest import GEMMA, SMOLLM2
 
 PARAMS = SamplingParams(temperature=0, max_tokens=20, num_ctx=512)
@@ -350,9 +350,19 @@ def test_unknown_models_are_missing(embedded: Connection) -> None:
     run(embedded, asked)
 
 
-def test_carried_weights_are_not_deleted(embedded: Connection) -> None:
+def test_carried_weights_are_not_deleted(
+    embedded: Connection, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # A stand-in: should this ever fail, the installed weights must survive it.
+    file = tmp_path / "installed.gguf"
+    file.write_bytes(b"weights")
+    carried = [Weights("stand-in", file, carried=True)]
+    monkeypatch.setattr("slam_app.providers.weights._carried", lambda assembled: carried)
+
     with pytest.raises(Unsupported, match="came with the installation"):
-        run(embedded, lambda provider: provider.delete(SMOLLM2))
+        run(embedded, lambda provider: provider.delete("stand-in"))
+
+    assert file.exists()
 
 
 def test_a_file_on_this_machine_is_used_where_it_is(

@@ -129,6 +129,10 @@ def test_every_answer_forbids_foreign_content(app: Starlette) -> None:
         assert headers["referrer-policy"] == "no-referrer", path
 
 
+def test_the_metrics_of_the_framework_are_closed(app: Starlette) -> None:
+    assert ask(app, "GET", "/_stcore/metrics").status_code == 404
+
+
 def test_ready_means_that_the_database_takes_writes_and_jobs_run(
     db: Db, app: Starlette, monkeypatch: pytest.MonkeyPatch
 ) -> None:

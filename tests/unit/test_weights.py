@@ -142,10 +142,34 @@ def test_a_damaged_file_is_listed_as_such(library: Library) -> None:
     assert not info.can_chat
 
 
-def test_carried_weights_stay(library: Library) -> None:
-    with pytest.raises(Unsupported):
-        library.remove(SMOLLM2)
-    with pytest.raises(ModelMissing):
+@pytest.fixture
+def stand_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A carried file that a failing test may lose, in the place of the installed ones."""
+    installed = tmp_path / "site-packages" / "stand-in.gguf"
+    installed.parent.mkdir()
+    installed.write_bytes(b"weights")
+    monkeypatch.setattr(module, "_carried", lambda assembled: [Weights("stand-in", installed, carried=True)])
+    return installed
+
+
+def test_carried_weights_stay(library: Library, stand_in: Path) -> None:
+    with pytest.raises(Unsupported, match="came with the installation"):
+        library.remove("stand-in")
+
+    assert stand_in.exists()
+
+
+def test_nothing_outside_the_directory_can_be_deleted(library: Library, stand_in: Path) -> None:
+    library.all = lambda: [Weights("stand-in", stand_in)]  # type: ignore[method-assign]
+
+    with pytest.raises(FileNotFoundError):
+        library.remove("stand-in")
+
+    assert stand_in.exists()
+
+
+def test_deleting_what_is_not_there_is_said_so(library: Library) -> None:
+    with pytest.raises(ModelMissing, match="nosuch"):
         library.remove("nosuch")
 
 
