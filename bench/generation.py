@@ -31,7 +31,7 @@ from slam_app.store import connections, responses, runs, use_cases
 from slam_app.store.db import Db
 
 MODEL = "smollm2-135m-instruct-q4_1"
-SAMPLES = 3
+SAMPLES = 2
 PAIRS = 5
 PARAMS = SamplingParams(temperature=0.7, max_tokens=128, num_ctx=1024, seed=7)
 

@@ -22,11 +22,16 @@ def main() -> None:
         return
     me = session.rater_hash(study, identity)
     slot = session.resume(db(), study, me)
+    item = session.current_item(db(), slot) if slot else None
+    if slot and item and (scores := sent_scores(item)):
+        # Saved before anything is drawn: drawing the old screen first would double a click's cost.
+        slot = rater.save(db(), slot.id, item.position, scores, study.scale_max)
+        item = session.current_item(db(), slot)
     if slot is None:
         welcome(study, me)
     elif slot.status is SlotStatus.COMPLETE:
         thanks(slot)
-    elif item := session.current_item(db(), slot):
+    elif item:
         rate(study, slot, item)
 
 
@@ -49,6 +54,19 @@ def welcome(study: RaterStudy, me: str) -> None:
         st.rerun()
 
 
+def score_keys(item: RaterItem) -> dict[str, str]:
+    """The key of each answer's radio by its letter."""
+    letters = [chr(ord("A") + place) for place in range(len(item.texts))]
+    return {letter: f"score-{item.position}-{letter}" for letter in letters}
+
+
+def sent_scores(item: RaterItem) -> list[int] | None:
+    """What was just sent for this item, if that is all its scores."""
+    state = st.session_state
+    scores = [state.get(key) for key in score_keys(item).values()]
+    return scores if state.get(f"save-{item.position}") and None not in scores else None
+
+
 def rate(study: RaterStudy, slot: RaterSlot, item: RaterItem) -> None:
     st.title(study.title)
     st.progress(slot.finished / slot.items, text=f"Screen {slot.finished + 1} of {slot.items}")
@@ -58,32 +76,26 @@ def rate(study: RaterStudy, slot: RaterSlot, item: RaterItem) -> None:
         st.text(item.prompt)
     scale = range(study.scale_max + 1)
     with st.form(f"item-{item.position}", border=False):
-        scores = []
-        for place, (text, value) in enumerate(zip(item.texts, item.values, strict=True)):
-            letter = chr(ord("A") + place)
+        scores = {}
+        shown = zip(score_keys(item).items(), item.texts, item.values, strict=True)
+        for (letter, key), text, value in shown:
             with st.container(border=True):
                 st.markdown(f"**Answer {letter}**")
                 st.text(text)
-                scores.append(
-                    st.radio(
-                        f"Score for answer {letter}: 0 is useless, {study.scale_max} could not be better",
-                        scale,
-                        index=value,
-                        horizontal=True,
-                        key=f"score-{item.position}-{letter}",
-                    )
+                scores[letter] = st.radio(
+                    f"Score for answer {letter}: 0 is useless, {study.scale_max} could not be better",
+                    scale,
+                    index=value,
+                    horizontal=True,
+                    key=key,
                 )
         last = slot.finished + 1 == slot.items
         sent = st.form_submit_button(
             "Save and finish" if last else "Save and go on", type="primary", key=f"save-{item.position}"
         )
     if sent:
-        missing = [chr(ord("A") + place) for place, score in enumerate(scores) if score is None]
-        if missing:
-            st.warning(f"Please also score answer {', '.join(missing)}.")
-        else:
-            rater.save(db(), slot.id, item.position, scores, study.scale_max)
-            st.rerun()
+        missing = [letter for letter, score in scores.items() if score is None]
+        st.warning(f"Please also score answer {', '.join(missing)}.")
     scroll_to_top(item.position)
 
 

@@ -7,7 +7,6 @@ one line of JSON (see `_serve`) and prints one line when it is ready.
 
 from __future__ import annotations
 
-import atexit
 import json
 import os
 import secrets
@@ -237,9 +236,7 @@ class EmbeddedServers:
 
 
 SERVERS = EmbeddedServers()
-"""Those of this process: pages, jobs and the command line share them."""
-
-atexit.register(SERVERS.stop_all)
+"""Those of this process: pages, jobs and the command line share them. They end with it."""
 
 
 def _threads() -> int:

@@ -10,8 +10,9 @@ from tests.find_browser import FLAGS, find
 from tests.serving import PASSWORD, Server
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
+    """One Chromium for a file of tests; no longer, for playwright's event loop occupies the thread."""
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=find(), args=FLAGS)
         yield browser

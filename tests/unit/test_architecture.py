@@ -20,7 +20,7 @@ LAYERS = [
     {"pages"},
 ]
 STREAMLIT = {"ui", "main", "server", "pages"}
-CLIENTS = {"ollama", "openai", "xllamacpp", "huggingface_hub", "httpx2"}
+CLIENTS = {"ollama", "openai", "xllamacpp", "httpx2"}
 HEAVY = {"torch", "sentence_transformers", "tensorflow", "statsmodels", "sklearn", "xllamacpp"}
 
 

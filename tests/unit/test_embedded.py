@@ -222,6 +222,18 @@ def test_another_context_loads_anew_and_lets_running_answers_finish(
     assert gone(smollm2.pid)
 
 
+def test_a_server_that_was_replaced_meanwhile_is_not_used(data_dir: Path) -> None:
+    servers = EmbeddedServers()
+    weights = weights_of(data_dir)
+    try:
+        old = servers.start(weights, SMOLLM2, num_ctx=256)
+        new = servers.start(weights, SMOLLM2, num_ctx=512)
+        with servers.using(old) as old_held, servers.using(new) as new_held:
+            assert (old_held, new_held) == (False, True)
+    finally:
+        servers.stop_all()
+
+
 def test_a_request_with_no_context_is_refused(embedded: Connection) -> None:
     with pytest.raises(BadRequest, match="num_ctx is 0"):
         chat(embedded, "Hello", replace(PARAMS, num_ctx=0))
