@@ -36,7 +36,7 @@ class Settings:
             raise ConfigError(f"SLAM_PUBLIC_URL is {public_url!r}. Start it with https:// or http://.")
         return cls(
             db=db,
-            data_dir=Path(env.get("SLAM_DATA_DIR") or db.parent).expanduser().resolve(),
+            data_dir=Path(env["SLAM_DATA_DIR"]).expanduser().resolve() if env.get("SLAM_DATA_DIR") else db.parent,
             admin_password=env.get("SLAM_ADMIN_PASSWORD") or "",
             ollama_host=env.get("OLLAMA_HOST") or "http://127.0.0.1:11434",
             openai_api_key_set=bool(env.get("OPENAI_API_KEY")),
