@@ -69,7 +69,6 @@ class Tab:
             origin=self._origin,  # type: ignore[arg-type]
             additional_headers={"Cookie": self._cookie} if self._cookie else None,
             max_size=None,
-            compression=None,
             open_timeout=ANSWER_TIMEOUT_S,
             proxy=None,
         )

@@ -20,22 +20,24 @@ def main() -> None:
             "Please open the link in a normal window with cookies allowed."
         )
         return
-    me = session.rater_hash(study, identity)
+    me = session.rater_hash(db(), study, identity)
     slot = session.resume(db(), study, me)
+    # What was clicked is stored before anything is drawn: drawing twice would double a click's cost.
+    if slot is None and st.session_state.get("start"):
+        slot = session.start(db(), study, me)
     item = session.current_item(db(), slot) if slot else None
     if slot and item and (scores := sent_scores(item)):
-        # Saved before anything is drawn: drawing the old screen first would double a click's cost.
         slot = rater.save(db(), slot.id, item.position, scores, study.scale_max)
         item = session.current_item(db(), slot)
     if slot is None:
-        welcome(study, me)
+        welcome(study)
     elif slot.status is SlotStatus.COMPLETE:
         thanks(slot)
     elif item:
         rate(study, slot, item)
 
 
-def welcome(study: RaterStudy, me: str) -> None:
+def welcome(study: RaterStudy) -> None:
     st.title(study.title)
     st.markdown(study.description)
     st.subheader("What you are asked to do")
@@ -49,9 +51,7 @@ def welcome(study: RaterStudy, me: str) -> None:
 - Your name is not asked. Scores are stored under a random number.
 """
     )
-    if st.button("Start", type="primary", key="start"):
-        session.start(db(), study, me)
-        st.rerun()
+    st.button("Start", type="primary", key="start")
 
 
 def score_keys(item: RaterItem) -> dict[str, str]:
@@ -95,7 +95,11 @@ def rate(study: RaterStudy, slot: RaterSlot, item: RaterItem) -> None:
         )
     if sent:
         missing = [letter for letter, score in scores.items() if score is None]
-        st.warning(f"Please also score answer {', '.join(missing)}.")
+        if missing:
+            st.warning(f"Please also score answer {', '.join(missing)}.")
+        else:  # a session that was just restored knows its widgets only now
+            rater.save(db(), slot.id, item.position, list(scores.values()), study.scale_max)
+            st.rerun()
     scroll_to_top(item.position)
 
 

@@ -3,7 +3,7 @@ import streamlit as st
 from slam_app import charts, exports
 from slam_app.domain import SlotStatus
 from slam_app.rating.summary import by_model
-from slam_app.store import studies, use_cases
+from slam_app.store import studies
 from slam_app.ui.app import db
 from slam_app.ui.auth import require_admin
 from slam_app.ui.widgets import empty_state, pick
@@ -23,8 +23,7 @@ middle.metric("Unfinished sets", begun, help="Begun, not finished. Left out of e
 right.metric("Not begun", study.slots[SlotStatus.OPEN], help="Sets that wait for a rater.")
 
 rows = studies.ratings(db(), study.id)
-incumbent_id = use_cases.get(db(), study.use_case_id).incumbent_model_id
-ratings, means, incumbent = by_model(rows, incumbent_id, seed=study.id)
+ratings, means, incumbent = by_model(rows, study.incumbent_model_id, seed=study.id)
 if ratings.empty:
     empty_state("No set is complete yet, so there is nothing to show. Share the link.", "studies", "Studies")
     st.stop()
@@ -37,7 +36,10 @@ st.plotly_chart(
     alt="Box of scores per model with a line of means, the incumbent first",
 )
 if incumbent is None:
-    st.info("No incumbent stands first: none is set for this use case (see Prompts), or this run lacks it.")
+    st.info(
+        "No incumbent stands first: none was set on Prompts when the study was launched, "
+        "or its run lacks it."
+    )
 st.dataframe(
     means,
     hide_index=True,

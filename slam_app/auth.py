@@ -82,6 +82,9 @@ class Throttle:
 
     def failed(self, address: str) -> None:
         with self._lock:
+            if len(self._failures) > 10_000:  # a flood of addresses must not fill the memory
+                self._failures.clear()
+                self._until.clear()
             self._failures[address] += 1
             extra = self._failures[address] - self._free
             if extra >= 0:

@@ -17,7 +17,7 @@ import click
 
 from slam_app import __version__, exports, first_start, generation, headless, inventory
 from slam_app.config import Settings
-from slam_app.domain import Model, ResponseStatus, SamplingParams
+from slam_app.domain import ConnectionKind, Model, ResponseStatus, SamplingParams
 from slam_app.errors import InputError, SlamError
 from slam_app.store import connections, jobs, responses, runs, studies, use_cases
 from slam_app.store.db import Db
@@ -82,10 +82,10 @@ def demo(settings: Settings, as_json: bool, cases: int, samples: int, max_tokens
     started = time.monotonic()
     db = Db(settings.db)
     first_start.prepare(db, settings)
-    embedded = next(c for c in connections.all_connections(db) if c.kind == "embedded")
+    embedded = first_start.embedded_connection(db)
     inventory.refresh(db, embedded)
-    models = [m for m in connections.models(db) if m.connection_id == embedded.id]
-    use_case = use_cases.all_use_cases(db)[0]
+    models = [m for m in connections.models(db) if m.connection_id == embedded.id and m.info.can_chat]
+    use_case = first_start.sample_use_case(db)
     run_id = generation.plan_run(
         db,
         template=use_cases.templates(db, use_case.id)[0],
@@ -157,7 +157,7 @@ def models(settings: Settings, as_json: bool, connection: str | None, pull: str 
     "--model",
     "model_names",
     multiple=True,
-    help="A model, as NAME or CONNECTION/NAME; repeatable [default: all].",
+    help="NAME or CONNECTION/NAME; repeatable [default: all that run on your own machines].",
 )
 @click.option("--samples", default=1, show_default=True, type=click.IntRange(1, 100))
 @click.option("--temperature", default=0.7, show_default=True)
@@ -269,8 +269,8 @@ def _print(rows: list[dict[str, Any]], columns: list[str], format_: str) -> None
 
 def _chosen_models(db: Db, names: tuple[str, ...]) -> list[Model]:
     there = [m for m in connections.models(db) if m.info.can_chat]
-    if not names:
-        return there
+    if not names:  # an API that costs money is only called by name
+        return [m for m in there if m.kind is not ConnectionKind.OPENAI]
     chosen = []
     for name in names:
         found = [m for m in there if name in (m.name, f"{m.connection}/{m.name}")]

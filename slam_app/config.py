@@ -28,15 +28,16 @@ class Settings:
     def from_env(cls, env: Mapping[str, str] = os.environ) -> Settings:
         """Raises ConfigError on a value that can't be used."""
         db = Path(env.get("SLAM_DB") or "data/slam.db").expanduser().resolve()
+        data_dir = env.get("SLAM_DATA_DIR")
         port = env.get("SLAM_PORT") or "8501"
-        if not port.isdigit() or not 0 < int(port) < 65536:
+        if not (port.isascii() and port.isdigit()) or not 0 < int(port) < 65536:
             raise ConfigError(f"SLAM_PORT is {port!r}. Set it to a number from 1 to 65535.")
         public_url = (env.get("SLAM_PUBLIC_URL") or "").rstrip("/")
         if public_url and not public_url.startswith(("http://", "https://")):
             raise ConfigError(f"SLAM_PUBLIC_URL is {public_url!r}. Start it with https:// or http://.")
         return cls(
             db=db,
-            data_dir=Path(env["SLAM_DATA_DIR"]).expanduser().resolve() if env.get("SLAM_DATA_DIR") else db.parent,
+            data_dir=Path(data_dir).expanduser().resolve() if data_dir else db.parent,
             admin_password=env.get("SLAM_ADMIN_PASSWORD") or "",
             ollama_host=env.get("OLLAMA_HOST") or "http://127.0.0.1:11434",
             openai_api_key_set=bool(env.get("OPENAI_API_KEY")),

@@ -6,7 +6,7 @@ import logging
 
 from slam_app import inventory, samples
 from slam_app.config import Settings
-from slam_app.domain import ConnectionKind
+from slam_app.domain import Connection, ConnectionKind, UseCase
 from slam_app.errors import StoreError
 from slam_app.store import connections, use_cases
 from slam_app.store.db import Db
@@ -39,6 +39,27 @@ def install_sample(db: Db) -> int:
     use_cases.save_template(db, use_case_id, sample.template)
     use_cases.add_cases(db, use_case_id, [(case.name, case.values) for case in sample.cases])
     return use_case_id
+
+
+def embedded_connection(db: Db) -> Connection:
+    """The connection of the embedded engine, made anew if it was removed."""
+    for connection in connections.all_connections(db):
+        if connection.kind is ConnectionKind.EMBEDDED:
+            return connection
+    return connections.get(db, connections.add(db, name="Embedded", kind=ConnectionKind.EMBEDDED))
+
+
+def sample_use_case(db: Db) -> UseCase:
+    """The sample, made anew if it is not there or was emptied."""
+    name = samples.daily_briefing().name
+    for use_case in use_cases.all_use_cases(db):
+        if (
+            use_case.name == name
+            and use_cases.templates(db, use_case.id)
+            and use_cases.cases(db, use_case.id)
+        ):
+            return use_case
+    return use_cases.get(db, install_sample(db))
 
 
 def look_at_servers(db: Db) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import functools
+import logging
 import random
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -25,6 +27,8 @@ from slam_app.providers.base import Provider
 from slam_app.providers.limits import RateLimiter
 from slam_app.store import connections, responses, runs
 from slam_app.store.db import Db, now
+
+log = logging.getLogger(__name__)
 
 MAX_RETRIES = 3
 BACKOFF_S = 1.0
@@ -96,13 +100,19 @@ async def run_job(db: Db, job: Job) -> str:
         Unreachable: nobody answers any more. What is left stays pending, for Resume.
     """
     connection = connections.get(db, job.payload["connection"])
-    limiter = RateLimiter(connection.requests_per_minute, connection.tokens_per_minute)
+    limiter = _limiter(connection.id, connection.requests_per_minute, connection.tokens_per_minute)
     pending = await asyncio.to_thread(responses.pending, db, job.payload["run"], connection.id)
     failed = 0
     async with providers.connect(connection) as provider:
         for _, group in groupby(pending, key=lambda response: response.model_id):
             failed += await _fill_model(db, provider, connection, limiter, list(group))
     return f"{len(pending)} calls, {failed} of them failed." if failed else f"{len(pending)} calls."
+
+
+@functools.cache
+def _limiter(_: int, requests_per_minute: int | None, tokens_per_minute: int | None) -> RateLimiter:
+    """One per connection and limits, so that runs which follow each other share a minute's quota."""
+    return RateLimiter(requests_per_minute, tokens_per_minute)
 
 
 async def _fill_model(
@@ -113,7 +123,6 @@ async def _fill_model(
     pending: Sequence[PendingResponse],
 ) -> int:
     """All of one model's calls, `connection.concurrency` at a time; the number that failed."""
-    queue = iter(pending)
     model, params = pending[0].model, pending[0].params
 
     async def worker(queue: Iterator[PendingResponse]) -> int:
@@ -126,12 +135,8 @@ async def _fill_model(
 
     try:
         if provider.manages_models:
-            try:
-                await provider.load(model, params)
-            except ProviderError as error:
-                if isinstance(error, Unreachable):
-                    raise
-                # The calls meet the same error, and each stores it in its row.
+            pending = await _load(provider, model, params, pending)
+        queue = iter(pending)
         async with asyncio.TaskGroup() as group:
             workers = [group.create_task(worker(queue)) for _ in range(connection.concurrency)]
     except* SlamError as errors:
@@ -140,6 +145,21 @@ async def _fill_model(
         if provider.manages_models:
             await _unload(provider, model)
     return sum(task.result() for task in workers)
+
+
+async def _load(
+    provider: Provider, model: str, params: SamplingParams, pending: Sequence[PendingResponse]
+) -> Sequence[PendingResponse]:
+    """Bring the model into memory, and note which one it is: it may have been pulled anew since the plan.
+
+    A failure here costs nothing: the calls meet the same error, retry, and store it in their rows.
+    """
+    try:
+        await provider.load(model, params)
+        info = await provider.details(model)
+    except ProviderError:
+        return pending
+    return [replace(planned, digest=info.digest, can_think=info.can_think) for planned in pending]
 
 
 async def _unload(provider: Provider, model: str) -> None:
@@ -182,6 +202,16 @@ async def call(provider: Provider, limiter: RateLimiter, planned: PendingRespons
                 retries=attempt,
                 error_class=type(error).__name__,
                 error=str(error),
+            )
+        except Exception as error:  # a mistake of ours must not hold up all that waits behind this call
+            log.exception("Response %s of run %s", planned.id, planned.run_id)
+            return responses.Outcome(
+                result=ChatResult(""),
+                params=params,
+                started_at=started_at,
+                retries=attempt,
+                error_class=type(error).__name__,
+                error="Something unexpected broke this call; the server's log has the details.",
             )
         limiter.settle((result.prompt_tokens or 0) + (result.output_tokens or 0), grant)
         return responses.Outcome(result, params, started_at, retries=attempt)

@@ -45,8 +45,8 @@ class Runner:
         self._thread = threading.Thread(
             target=lambda: asyncio.run(self._run()), name="slam-jobs", daemon=True
         )
-        self._tasks: dict[int, asyncio.Task[None]] = {}
-        self._held: dict[int, Job] = {}
+        self._held: dict[int, tuple[Job, asyncio.Task[None]]] = {}
+        self._cancelled: set[int] = set()
         self._renewed_at = time.monotonic()
 
     def start(self) -> None:
@@ -71,25 +71,32 @@ class Runner:
                 # A full disk or a locked file passes; the work is in the rows and waits.
                 log.error("Jobs wait: %s", error)
                 await asyncio.sleep(STORE_PAUSE_S)
+            except Exception:
+                log.exception("The job runner stumbled and goes on")
+                await asyncio.sleep(STORE_PAUSE_S)
             await asyncio.sleep(POLL_S)
-        tasks = list(self._tasks.values())
+        tasks = [task for _, task in self._held.values()]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
     async def _look(self) -> None:
-        """Claim what is free, keep what runs, cancel what somebody wants to end."""
-        while job := await asyncio.to_thread(jobs.claim, self._db, self._owner, LEASE_S):
-            self._tasks[job.id] = asyncio.create_task(self._do(job))
-            self._held[job.id] = job
-        for job_id in await asyncio.to_thread(jobs.cancel_requested, self._db):
-            if job_id in self._tasks:
-                self._tasks[job_id].cancel()
+        """Keep what runs, cancel what somebody wants to end, claim what is free."""
         if time.monotonic() - self._renewed_at > LEASE_S / 3:
-            for job in list(self._held.values()):
-                if not await asyncio.to_thread(jobs.renew, self._db, job, LEASE_S):
-                    self._tasks[job.id].cancel()
+            for held, task in list(self._held.values()):
+                kept = await asyncio.to_thread(jobs.renew, self._db, held, LEASE_S)
+                if not kept and held.id in self._held:  # else it ended while we asked
+                    task.cancel()
             self._renewed_at = time.monotonic()
+        for job_id in await asyncio.to_thread(jobs.cancel_requested, self._db):
+            if job_id in self._held:
+                self._cancelled.add(job_id)
+                self._held[job_id][1].cancel()
+        while job := await asyncio.to_thread(self._claim):
+            self._held[job.id] = job, asyncio.create_task(self._do(job))
+
+    def _claim(self) -> Job | None:
+        return jobs.claim(self._db, self._owner, LEASE_S, list(self._held))
 
     async def _do(self, job: Job) -> None:
         """Run one job to its end and store how it ended; `finish` refuses if another runner has it."""
@@ -109,11 +116,12 @@ class Runner:
             log.exception("Job %s broke", job.id)
             message = "Something unexpected broke this job; the server's log has the details. Try Resume."
         finally:
-            del self._tasks[job.id], self._held[job.id]
+            self._held.pop(job.id, None)
         try:
-            if status is JobStatus.CANCELLED and self._stop.is_set():
-                jobs.release(self._db, job)
+            if status is JobStatus.CANCELLED and job.id not in self._cancelled:
+                jobs.release(self._db, job)  # nobody asked for it: the server stops, or the lease is gone
             else:
                 jobs.finish(self._db, job, status, message)
         except StoreError as error:
             log.error("The end of job %s could not be stored: %s", job.id, error)
+        self._cancelled.discard(job.id)

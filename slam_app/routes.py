@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 import html
 import secrets
 from collections.abc import Callable
 from dataclasses import dataclass
-from http.cookies import SimpleCookie
 from string import Template
 
 from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import MutableHeaders
-from starlette.requests import Request
+from starlette.requests import HTTPConnection, Request
 from starlette.responses import HTMLResponse, JSONResponse, RedirectResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -23,6 +23,7 @@ from slam_app.store.db import Db
 
 RATER_COOKIE = "slam_rater"
 ADMIN_PATHS = frozenset({"/", "/home", "/models", "/prompts", "/generate", "/studies", "/results"})
+MAX_LOGIN_BYTES = 4096
 YEAR_S = 365 * 24 * 3600
 
 HEADERS = {
@@ -39,16 +40,17 @@ HEADERS = {
 
 
 @dataclass(frozen=True, slots=True)
-class Health:
-    """What the health routes ask. Callables, because jobs start after the routes are made."""
+class Context:
+    """What the routes need of the server. `https`: whether people reach it that way, through a proxy."""
 
     db: Db
     jobs_alive: Callable[[], bool]
+    https: bool = False
 
 
-def routes(health: Health) -> list[Route]:
-    throttle = auth.Throttle()
-    db = health.db
+def routes(context: Context) -> list[Route]:
+    throttle, one_at_a_time = auth.Throttle(), asyncio.Lock()
+    db = context.db
 
     async def healthz(_: Request) -> Response:
         return JSONResponse({"status": "ok"})
@@ -59,7 +61,7 @@ def routes(health: Health) -> list[Route]:
             await run_in_threadpool(store.put, db, "probe", secrets.token_hex(4))
         except StoreError as error:
             return JSONResponse({"status": "not ready", "reason": str(error)}, 503)
-        if not health.jobs_alive():
+        if not context.jobs_alive():
             reason = "The job runner has stopped. Restart the server."
             return JSONResponse({"status": "not ready", "reason": reason}, 503)
         return JSONResponse({"status": "ready"})
@@ -68,13 +70,17 @@ def routes(health: Health) -> list[Route]:
         return _login_page()
 
     async def login(request: Request) -> Response:
-        address = request.client.host if request.client else ""
-        if wait_s := throttle.wait_s(address):
-            return _login_page(f"Too many tries. Wait {wait_s:.0f} seconds, then try again.", 429)
+        if int(request.headers.get("content-length", MAX_LOGIN_BYTES + 1)) > MAX_LOGIN_BYTES:
+            return _login_page("That is too long for a password.", 413)
         password = str((await request.form()).get("password", ""))
-        token = await run_in_threadpool(auth.log_in, db, password)
+        address = request.client.host if request.client else ""
+        async with one_at_a_time:  # a hash takes 64 MB, and parallel guesses must meet the throttle
+            if wait_s := throttle.wait_s(address):
+                return _login_page(f"Too many tries. Wait {wait_s:.0f} seconds, then try again.", 429)
+            token = await run_in_threadpool(auth.log_in, db, password)
+            if token is None:
+                throttle.failed(address)
         if token is None:
-            throttle.failed(address)
             return _login_page(
                 "That is not the password. It was printed at the first start; "
                 "setting SLAM_ADMIN_PASSWORD and restarting replaces it.",
@@ -88,7 +94,7 @@ def routes(health: Health) -> list[Route]:
             max_age=auth.SESSION_DAYS * 24 * 3600,
             httponly=True,
             samesite="lax",
-            secure=request.url.scheme == "https",
+            secure=context.https or request.url.scheme == "https",
         )
         return answer
 
@@ -106,9 +112,10 @@ class Gate:
     The pages check the role themselves; the redirect only spares people a dead end.
     """
 
-    def __init__(self, app: ASGIApp, db: Db) -> None:
+    def __init__(self, app: ASGIApp, db: Db, https: bool = False) -> None:
         self._app = app
         self._db = db
+        self._https = https
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -118,7 +125,7 @@ class Gate:
         if path == "/_stcore/metrics":  # Streamlit leaves it open to everybody
             await Response(status_code=404)(scope, receive, send)
             return
-        cookies = _cookies(scope)
+        cookies = HTTPConnection(scope).cookies
         if path in ADMIN_PATHS and not await run_in_threadpool(
             auth.is_admin, self._db, cookies.get(auth.COOKIE)
         ):
@@ -132,7 +139,7 @@ class Gate:
                 for name, value in HEADERS.items():
                     headers[name] = value
                 if new_rater:
-                    secure = "; Secure" if scope["scheme"] == "https" else ""
+                    secure = "; Secure" if self._https or scope["scheme"] == "https" else ""
                     headers.append(
                         "Set-Cookie",
                         f"{RATER_COOKIE}={secrets.token_urlsafe(24)}; Path=/; Max-Age={YEAR_S}; "
@@ -141,14 +148,6 @@ class Gate:
             await send(message)
 
         await self._app(scope, receive, send_with_headers)
-
-
-def _cookies(scope: Scope) -> dict[str, str]:
-    jar: SimpleCookie = SimpleCookie()
-    for name, value in scope["headers"]:
-        if name == b"cookie":
-            jar.load(value.decode("latin-1"))
-    return {name: morsel.value for name, morsel in jar.items()}
 
 
 _LOGIN = Template("""<!doctype html>

@@ -23,7 +23,7 @@ from slam_app import auth, first_start, keys
 from slam_app.config import Settings
 from slam_app.errors import ConfigError, SlamError
 from slam_app.jobs import Runner
-from slam_app.routes import Gate, Health, routes
+from slam_app.routes import Context, Gate, routes
 from slam_app.store.db import Db, only_process
 
 log = logging.getLogger(__name__)
@@ -50,7 +50,7 @@ def serve(settings: Settings) -> None:
         if password:
             print(f"  Admin password (shown once): {password}", flush=True)  # noqa: T201
         print(flush=True)  # noqa: T201
-        app(db).run(
+        app(db, https=settings.public_url.startswith("https://")).run(
             config={
                 **_streamlit_config(),
                 "server.address": settings.host,
@@ -81,7 +81,7 @@ def _allowed_hosts(settings: Settings) -> list[str]:
     return sorted({"localhost", "127.0.0.1", "::1", settings.host, public or "localhost"})
 
 
-def app(db: Db) -> st.App:
+def app(db: Db, *, https: bool = False) -> st.App:
     """The ASGI app, with its jobs in the lifespan."""
     runner = Runner(db)
 
@@ -98,8 +98,8 @@ def app(db: Db) -> st.App:
     return st.App(
         Path(__file__).with_name("main.py"),
         lifespan=lifespan,
-        routes=routes(Health(db, lambda: runner.alive)),
-        middleware=[Middleware(Gate, db=db)],
+        routes=routes(Context(db, lambda: runner.alive, https)),
+        middleware=[Middleware(Gate, db=db, https=https)],
         on_script_error=show_error,
     )
 

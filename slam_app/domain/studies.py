@@ -21,7 +21,10 @@ class SlotStatus(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Study:
-    """As the admin sees it. `slots` counts sets by status; `link_version` grows with each new link."""
+    """As the admin sees it. `slots` counts sets by status; `link_version` grows with each new link.
+
+    `incumbent_model_id` is the one at the launch; a draft has none.
+    """
 
     id: int
     run_id: int
@@ -36,6 +39,8 @@ class Study:
     protocol_hash: str
     created_at: str
     launched_at: str | None
+    incumbent_model_id: int | None
+    link_hash: str
     slots: Mapping[SlotStatus, int]
 
 

@@ -47,8 +47,9 @@ def screens(responses: Sequence[Mapping[str, Any]]) -> tuple[list[Screen], int]:
 def assign(pool: Sequence[Screen], raters: int, items_per_rater: int, secret: bytes) -> list[list[Screen]]:
     """One list of screens per slot, with the answers of each in the order to show.
 
-    Every screen of the pool is scheduled equally often (at most one apart), no rater sees a screen
-    twice, and a rater gets as many different cases as there are. Reproducible from `secret`.
+    Every screen of the pool is scheduled equally often (at most one apart), and no rater sees a screen
+    twice. Within that, a rater meets as few answers twice (cyclic blocks overlap) and as many different
+    cases as possible. Reproducible from `secret`.
 
     Raises:
         InputError: the pool has fewer screens than a rater should rate.
@@ -69,14 +70,23 @@ def assign(pool: Sequence[Screen], raters: int, items_per_rater: int, secret: by
         rng = _rng(secret, slot)
         chosen: list[Screen] = []
         cases: Counter[int] = Counter()
+        seen: set[int] = set()
         left = list(pool)
         rng.shuffle(left)
         for _ in range(items_per_rater):
-            best = min(left, key=lambda screen: (used[screen], cases[screen.case_id]))
+            best = min(
+                left,
+                key=lambda screen: (
+                    used[screen],
+                    len(seen.intersection(screen.response_ids)),
+                    cases[screen.case_id],
+                ),
+            )
             left.remove(best)
             chosen.append(best)
             used[best] += 1
             cases[best.case_id] += 1
+            seen.update(best.response_ids)
         rng.shuffle(chosen)
         slots.append([_in_random_order(screen, secret, slot, item) for item, screen in enumerate(chosen)])
     return slots

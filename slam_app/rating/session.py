@@ -41,6 +41,6 @@ def current_item(db: Db, slot: RaterSlot) -> RaterItem | None:
     return rater.first_unfinished(db, slot.id)
 
 
-def rater_hash(study: RaterStudy, identity: str) -> str:
-    """Raters are stored as a hash per study: the same person can't be followed across studies."""
-    return keys.digest(f"{study.id} {identity}")
+def rater_hash(db: Db, study: RaterStudy, identity: str) -> str:
+    """What is stored of a rater: different in each study, and not to be guessed without the key file."""
+    return keys.derive(keys.installation_key(db.path), f"rater {study.id} {identity}")

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from slam_app import keys
 from slam_app.domain import Study
 from slam_app.rating import design
-from slam_app.store import runs, studies
+from slam_app.store import runs, studies, use_cases
 from slam_app.store.db import Db
 
 CODE_LETTERS = "ABCDEFGHJKMNPQRSTUVWXYZ23456789"
@@ -51,12 +51,18 @@ def launch(db: Db, study_id: int) -> str:
         InputError: the run does not offer enough screens, or the study was launched before.
     """
     study = studies.get(db, study_id)
+    use_case = use_cases.get(db, study.use_case_id)
     secret = secrets.token_bytes(32)
-    pool, left_out = design.screens(studies.rateable(db, study.run_id))
+    responses = studies.rateable(db, study.run_id)
+    pool, left_out = design.screens(responses)
     slots = design.assign(pool, study.raters, study.items_per_rater, secret)
     run = runs.get(db, study.run_id)
+    rated = {answer for slot in slots for screen in slot for answer in screen.response_ids}
     protocol = {
         "study": study.id,
+        "title": use_case.name,
+        "description": use_case.description,
+        "incumbent_model": use_case.incumbent_model_id,
         "run": run.id,
         "template_version": run.template_version,
         "params": run.params.to_dict(),
@@ -64,17 +70,22 @@ def launch(db: Db, study_id: int) -> str:
         "items_per_rater": study.items_per_rater,
         "scale": [0, study.scale_max],
         "left_out": left_out,
+        "shown": {
+            row["id"]: [_sha256(row["prompt"]), _sha256(row["text"])]
+            for row in responses
+            if row["id"] in rated
+        },
         "assignment": [[[screen.case_id, *screen.response_ids] for screen in slot] for slot in slots],
     }
-    frozen = json.dumps(protocol, sort_keys=True)
     token = _token(db, study)
     studies.launch(
         db,
         study_id,
+        use_case=use_case,
         link_hash=keys.digest(token),
         slots=slots,
         protocol=protocol,
-        protocol_hash=hashlib.sha256(frozen.encode()).hexdigest(),
+        protocol_hash=_sha256(json.dumps(protocol, sort_keys=True)),
     )
     return token
 
@@ -82,6 +93,11 @@ def launch(db: Db, study_id: int) -> str:
 def link(db: Db, study: Study, public_url: str) -> str:
     """The address to share with raters."""
     return f"{public_url}/rate?s={_token(db, study)}"
+
+
+def link_works(db: Db, study: Study) -> bool:
+    """False when the key file was lost or replaced since the link was made: then it must be renewed."""
+    return keys.digest(_token(db, study)) == study.link_hash
 
 
 def renew_link(db: Db, study: Study) -> None:
@@ -93,3 +109,7 @@ def renew_link(db: Db, study: Study) -> None:
 def _token(db: Db, study: Study, version: int | None = None) -> str:
     key = keys.installation_key(db.path)
     return keys.derive(key, f"study {study.id} {study.created_at} {version or study.link_version}")
+
+
+def _sha256(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()

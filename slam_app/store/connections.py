@@ -9,6 +9,7 @@ from typing import Any
 
 from slam_app.domain import Connection, ConnectionKind, Model, ModelInfo
 from slam_app.errors import InputError, NotFound
+from slam_app.store import jobs
 from slam_app.store.db import Db, IntegrityError, now
 
 
@@ -54,9 +55,10 @@ def add(
 
 
 def remove(db: Db, connection_id: int) -> None:
-    """Hide a connection and its models; what they answered stays."""
+    """Hide a connection and its models, and cancel its jobs; what its models answered stays."""
     with db.write() as con:
         at = now()
+        jobs.cancel_in(con, "connection", connection_id)
         con.execute("UPDATE connections SET removed_at = ? WHERE id = ?", [at, connection_id])
         con.execute(
             "UPDATE models SET removed_at = ? WHERE connection_id = ? AND removed_at IS NULL",
@@ -113,7 +115,7 @@ def remember_models(db: Db, connection_id: int, infos: Iterable[ModelInfo]) -> N
 
 def models(db: Db, *, only: Iterable[int] | None = None) -> list[Model]:
     """Models that are there now; with `only`, exactly these ids, even if they are gone since."""
-    where, args = "models.removed_at IS NULL", []
+    where, args = "models.removed_at IS NULL AND connections.removed_at IS NULL", []
     if only is not None:
         where, args = "models.id IN (SELECT value FROM json_each(?))", [json.dumps(list(only))]
     with db.read() as con:

@@ -49,10 +49,7 @@ class Db:
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise DatabaseUnusable(
-                f"The folder {path.parent} can't be made ({error.strerror}). "
-                "Set SLAM_DB to a path that you may write."
-            ) from None
+            raise _not_writable(path, error) from None
         with _explained(path):
             self._writer = self._connect()
             self._writer.execute("PRAGMA journal_mode = WAL")
@@ -123,19 +120,28 @@ def only_process(path: Path) -> Iterator[None]:
     Raises:
         DatabaseInUse: another process holds it.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
     lock = filelock.FileLock(f"{path}.lock")
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         lock.acquire(timeout=0)
     except filelock.Timeout:
         raise DatabaseInUse(
             f"Another SLaM is running with {path}. Use that one, stop it first, "
             "or set SLAM_DB to another file."
         ) from None
+    except OSError as error:  # after Timeout, which is one
+        raise _not_writable(path, error) from None
     try:
         yield
     finally:
         lock.release()
+
+
+def _not_writable(path: Path, error: OSError) -> DatabaseUnusable:
+    return DatabaseUnusable(
+        f"The folder {path.parent} can't be written ({error.strerror}). "
+        "Set SLAM_DB to a path that you may write."
+    )
 
 
 @contextmanager

@@ -7,7 +7,7 @@ runner that lost its job can't finish it.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -29,8 +29,12 @@ def enqueue(db: Db, kind: JobKind, lane: str, payload: Mapping[str, Any]) -> int
         return enqueue_in(con, kind, lane, payload)
 
 
-def claim(db: Db, owner: str, lease_s: float) -> Job | None:
-    """The oldest job that waits in a free lane, or whose runner let its lease run out."""
+def claim(db: Db, owner: str, lease_s: float, held: Iterable[int] = ()) -> Job | None:
+    """The oldest job that waits in a free lane, or whose runner let its lease run out.
+
+    Args:
+        held: jobs that the caller runs already: after a pause of the machine their leases have run out.
+    """
     at = now()
     with db.write() as con:
         rows = con.query(
@@ -39,13 +43,15 @@ def claim(db: Db, owner: str, lease_s: float) -> Job | None:
                WHERE id = (
                    SELECT id FROM jobs AS job
                    WHERE (status = 'queued' OR (status = 'running' AND lease_until < :at))
+                     AND id NOT IN (SELECT value FROM json_each(:held))
                      AND NOT EXISTS (
                          SELECT 1 FROM jobs AS other
                          WHERE other.lane = job.lane AND other.id <> job.id
-                           AND other.status = 'running' AND other.lease_until >= :at)
+                           AND other.status = 'running'
+                           AND (other.lease_until >= :at OR other.id IN (SELECT value FROM json_each(:held))))
                    ORDER BY id LIMIT 1)
                RETURNING *""",
-            {"owner": owner, "until": _in(lease_s), "at": at},
+            {"owner": owner, "until": _in(lease_s), "at": at, "held": json.dumps(list(held))},
         )
         return next((_job(row) for row in list(rows)), None)
 
@@ -85,7 +91,8 @@ def release(db: Db, job: Job) -> None:
     """Give a running job back unfinished, as when the server stops in an orderly way."""
     with db.write() as con:
         con.execute(
-            "UPDATE jobs SET status = 'queued', lease_until = NULL WHERE id = ? AND fence = ?",
+            """UPDATE jobs SET status = 'queued', lease_until = NULL
+               WHERE id = ? AND fence = ? AND status = 'running'""",
             [job.id, job.fence],
         )
 
@@ -101,13 +108,22 @@ def recover(db: Db) -> int:
 def request_cancel(db: Db, job_id: int) -> None:
     """A waiting job ends at once; a running one is told, and its runner ends it."""
     with db.write() as con:
-        con.execute(
-            """UPDATE jobs SET status = 'cancelled', cancel_requested = 1, finished_at = ?,
-                      message = 'Cancelled before it started.'
-               WHERE id = ? AND status = 'queued'""",
-            [now(), job_id],
-        )
-        con.execute("UPDATE jobs SET cancel_requested = 1 WHERE id = ? AND status = 'running'", [job_id])
+        _cancel(con, "id = ?", [job_id])
+
+
+def cancel_in(con: Database, key: str, value: Any) -> None:
+    """Cancel all jobs whose payload holds `value` under `key`, inside a transaction already open."""
+    _cancel(con, "json_extract(payload_json, '$.' || ?) = ?", [key, value])
+
+
+def _cancel(con: Database, where: str, args: list[Any]) -> None:
+    con.execute(
+        f"""UPDATE jobs SET status = 'cancelled', cancel_requested = 1, finished_at = ?,
+                   message = 'Cancelled before it started.'
+            WHERE status = 'queued' AND {where}""",
+        [now(), *args],
+    )
+    con.execute(f"UPDATE jobs SET cancel_requested = 1 WHERE status = 'running' AND {where}", args)
 
 
 def cancel_requested(db: Db) -> set[int]:

@@ -18,19 +18,15 @@ from slam_app.store.db import Db, IntegrityError, now
 def study(db: Db, link_hash: str) -> RaterStudy | None:
     with db.read() as con:
         rows = con.query(
-            """SELECT studies.id, studies.status, studies.scale_max, studies.items_per_rater,
-                      use_cases.name, use_cases.description
-               FROM studies
-               JOIN runs ON runs.id = studies.run_id
-               JOIN use_cases ON use_cases.id = runs.use_case_id
-               WHERE link_hash = ?""",
+            """SELECT id, status, scale_max, items_per_rater, title, description
+               FROM studies WHERE link_hash = ?""",
             [link_hash],
         )
         for row in rows:
             return RaterStudy(
                 id=row["id"],
                 status=StudyStatus(row["status"]),
-                title=row["name"],
+                title=row["title"],
                 description=row["description"],
                 scale_max=row["scale_max"],
                 items=row["items_per_rater"],
@@ -56,7 +52,9 @@ def claim(db: Db, study_id: int, rater_hash: str) -> RaterSlot:
         if held is None:
             con.execute(
                 """UPDATE slots SET status = 'claimed', rater_hash = :rater, claimed_at = :at, seen_at = :at
-                   WHERE id = (SELECT id FROM slots WHERE study_id = :study AND status = 'open'
+                   WHERE id = (SELECT slots.id FROM slots
+                               JOIN studies ON studies.id = slots.study_id AND studies.status = 'open'
+                               WHERE study_id = :study AND slots.status = 'open'
                                ORDER BY number LIMIT 1)""",
                 {"rater": rater_hash, "at": at, "study": study_id},
             )

@@ -76,17 +76,25 @@ def pending(db: Db, run_id: int, connection_id: int) -> list[PendingResponse]:
 def fill(db: Db, planned: PendingResponse, outcome: Outcome) -> bool:
     """Store an outcome; False when the row was filled already, which keeps every response single."""
     result, timings = outcome.result, outcome.result.timings
-    values = {
-        "status": str(ResponseStatus.ERROR if outcome.error else ResponseStatus.OK),
+    texts = {
         "text": result.text,
         "thinking": result.thinking,
-        "error_class": outcome.error_class,
         "error": outcome.error,
-        "finish_reason": str(result.finish_reason) if result.server_model or not outcome.error else "",
+        "server_model": result.server_model,
+        "request_id": result.request_id,
+    }
+    counts = {
         "prompt_tokens": result.prompt_tokens,
         "output_tokens": result.output_tokens,
         "cached_tokens": result.cached_tokens,
         "reasoning_tokens": result.reasoning_tokens,
+    }
+    values = {
+        **{column: _storable(text) for column, text in texts.items()},
+        **{column: count if _fits(count) else None for column, count in counts.items()},
+        "status": str(ResponseStatus.ERROR if outcome.error else ResponseStatus.OK),
+        "error_class": outcome.error_class,
+        "finish_reason": str(result.finish_reason) if result.server_model or not outcome.error else "",
         "server_total_s": timings.total_s,
         "server_load_s": timings.load_s,
         "server_prompt_s": timings.prompt_s,
@@ -96,8 +104,6 @@ def fill(db: Db, planned: PendingResponse, outcome: Outcome) -> bool:
         "e2e_s": result.e2e_s,
         "retries": outcome.retries,
         "model_digest": planned.digest,
-        "server_model": result.server_model,
-        "request_id": result.request_id,
         "params_json": json.dumps(outcome.params.to_dict()),
         "started_at": outcome.started_at,
         "finished_at": now(),
@@ -160,3 +166,13 @@ def of_run(db: Db, run_id: int, *, case_id: int | None = None) -> list[dict[str,
                 {"run": run_id, "case": case_id},
             )
         )
+
+
+def _storable(text: str) -> str:
+    """A model can emit half a surrogate pair, which UTF-8 and so SQLite can't hold."""
+    return text.encode("utf-8", "replace").decode()
+
+
+def _fits(count: int | None) -> bool:
+    """Whether SQLite can hold a number that a server made up."""
+    return count is not None and 0 <= count < 2**63

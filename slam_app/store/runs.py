@@ -17,6 +17,8 @@ from slam_app.errors import InputError, NotFound
 from slam_app.store import jobs
 from slam_app.store.db import Db, now
 
+MAX_CALLS = 200_000
+
 
 def plan(
     db: Db,
@@ -38,6 +40,11 @@ def plan(
     """
     if not model_ids or not prompts:
         raise InputError("A run needs at least one model and one case. Choose them and start again.")
+    if len(model_ids) * len(prompts) * samples > MAX_CALLS:
+        raise InputError(
+            f"That would be {len(model_ids) * len(prompts) * samples:,} calls, more than {MAX_CALLS:,}. "
+            "Choose fewer models, cases or samples."
+        )
     if not 1 <= samples <= 100:
         raise InputError("Samples per case must be from 1 to 100.")
     with db.write() as con:
@@ -78,16 +85,13 @@ def resume(db: Db, run_id: int) -> int:
 
 
 def retry_errors(db: Db, run_id: int) -> int:
-    """Make the failed responses of a run pending again and queue their jobs; how many.
-
-    Responses that are part of a study stay as they are: raters may have seen them.
-    """
+    """Make the failed responses of a run pending again and queue their jobs; how many."""
     with db.write() as con:
         changed = con.execute(
             """UPDATE responses SET status = 'pending', text = '', thinking = '', error = '',
-                      error_class = '', finish_reason = '', started_at = NULL, finished_at = NULL
-               WHERE run_id = ? AND status = 'error'
-                 AND id NOT IN (SELECT response_id FROM item_responses)""",
+                      error_class = '', finish_reason = '', started_at = NULL, finished_at = NULL,
+                      prompt_tokens = NULL, output_tokens = NULL, ttft_s = NULL, ttfa_s = NULL, e2e_s = NULL
+               WHERE run_id = ? AND status = 'error'""",
             [run_id],
         ).rowcount
         _enqueue(con, run_id)

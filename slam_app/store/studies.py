@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from slam_app.domain import Screen, SlotStatus, Study, StudyStatus
+from slam_app.domain import Screen, SlotStatus, Study, StudyStatus, UseCase
 from slam_app.errors import InputError, NotFound
 from slam_app.store.db import Db, IntegrityError, now
 
@@ -49,12 +49,13 @@ def launch(
     db: Db,
     study_id: int,
     *,
+    use_case: UseCase,
     link_hash: str,
     slots: Sequence[Sequence[Screen]],
     protocol: Mapping[str, Any],
     protocol_hash: str,
 ) -> None:
-    """Freeze a draft: store every slot with its screens in the order given, and open it.
+    """Freeze a draft: store what raters read and every slot with its screens as ordered, and open it.
 
     Raises:
         InputError: the study is no draft any more.
@@ -62,9 +63,20 @@ def launch(
     at = now()
     with db.write() as con:
         opened = con.execute(
-            """UPDATE studies SET status = 'open', link_hash = ?, protocol_json = ?, protocol_hash = ?,
-                      launched_at = ? WHERE id = ? AND status = 'draft'""",
-            [link_hash, json.dumps(protocol), protocol_hash, at, study_id],
+            """UPDATE studies SET status = 'open', link_hash = :link, protocol_json = :protocol,
+                      protocol_hash = :hash, launched_at = :at, title = :title,
+                      description = :description, incumbent_model_id = :incumbent
+               WHERE id = :id AND status = 'draft'""",
+            {
+                "link": link_hash,
+                "protocol": json.dumps(protocol),
+                "hash": protocol_hash,
+                "at": at,
+                "title": use_case.name,
+                "description": use_case.description,
+                "incumbent": use_case.incumbent_model_id,
+                "id": study_id,
+            },
         ).rowcount
         if not opened:
             raise InputError("This study has been launched already. What raters see can't change any more.")
@@ -119,11 +131,12 @@ def latest(db: Db) -> Study:
 
 
 def rateable(db: Db, run_id: int) -> list[dict[str, Any]]:
-    """All responses of a run as (id, model_id, case_id, sample, status), for the design."""
+    """All responses of a run, without their metadata, for the design and the protocol."""
     with db.read() as con:
         return list(
             con.query(
-                """SELECT id, model_id, case_id, sample, status FROM responses
+                """SELECT id, model_id, case_id, sample, status, text, prompt
+                   FROM responses JOIN run_cases USING (run_id, case_id)
                    WHERE run_id = ? ORDER BY id""",
                 [run_id],
             )
@@ -183,6 +196,8 @@ def _studies(db: Db, where: str, args: list[Any]) -> list[Study]:
             protocol_hash=row["protocol_hash"],
             created_at=row["created_at"],
             launched_at=row["launched_at"],
+            incumbent_model_id=row["incumbent_model_id"],
+            link_hash=row["link_hash"] or "",
             slots={status: json.loads(row["counts"]).get(status, 0) for status in SlotStatus},
         )
         for row in rows

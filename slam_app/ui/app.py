@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from pathlib import Path
+import os
 
 from slam_app.config import Settings
 from slam_app.store.db import Db
@@ -14,9 +14,10 @@ def settings() -> Settings:
 
 
 def db() -> Db:
-    return _open(settings().db)
+    return _open(os.environ.get("SLAM_DB"))
 
 
 @functools.lru_cache(maxsize=4)
-def _open(path: Path) -> Db:
-    return Db(path)
+def _open(_: str | None) -> Db:
+    """Kept by the setting as it stands: every rerun asks often, and resolving a path takes a while."""
+    return Db(settings().db)

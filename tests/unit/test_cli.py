@@ -8,19 +8,24 @@ import json
 import os
 import subprocess
 import sys
+import threading
+import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 from click.testing import CliRunner
 
+from slam_app import cli, headless
 from slam_app.cli import main
+from slam_app.domain import ConnectionKind, ModelInfo
 from slam_app.rating import session, studies
-from slam_app.store import jobs, rater
-from slam_app.store.db import Db
+from slam_app.store import connections, jobs, rater, runs
+from slam_app.store.db import Db, only_process
 from tests.conftest import GEMMA, SMOLLM2
 from tests.factories import add_connection, fill_all, plan
 from tests.serving import ROOT, free_port
+from tests.wire_ollama import WireOllama
 
 
 def slam(*arguments: str, db: Path) -> subprocess.CompletedProcess[str]:
@@ -69,7 +74,7 @@ def rated(db: Db) -> Db:
     token = studies.launch(db, studies.create(db, run_id=run_id, name="s", raters=2, items_per_rater=2))
     study = session.find_study(db, token)
     for identity, screens in (("a", 2), ("b", 1)):
-        slot = session.start(db, study, session.rater_hash(study, identity))
+        slot = session.start(db, study, session.rater_hash(db, study, identity))
         for item in range(1, screens + 1):
             rater.save(db, slot.id, item, [3, 7], 10)
     return db
@@ -130,6 +135,29 @@ def test_check_reports_a_job_that_nobody_runs(db: Db) -> None:
     done = call(db, "check")
     assert done.exit_code == 1
     assert "nobody runs it" in done.stderr
+
+
+def test_a_command_takes_over_when_the_one_that_worked_ends(db: Db) -> None:
+    """Two commands at once: the second waits for the first's runner, which may end without its job."""
+    with WireOllama() as daemon:
+        add_connection(db, daemon.url, "smollm2:135m")
+        run_id = plan(db, cases=1)
+        with only_process(db.path):
+            waiting = threading.Thread(target=headless.finish_run, args=[db, run_id])
+            waiting.start()
+            time.sleep(0.5)
+            assert waiting.is_alive()
+        waiting.join(timeout=20)
+        assert not waiting.is_alive()
+    assert runs.get(db, run_id).counts["ok"] == 1
+
+
+def test_run_calls_no_paid_api_unless_it_is_named(db: Db) -> None:
+    paid = connections.add(db, name="Paid", kind=ConnectionKind.OPENAI, base_url="https://api.example.org/v1")
+    connections.remember_models(db, paid, [ModelInfo("gpt-x")])
+    add_connection(db, "http://127.0.0.1:1", "free")
+    assert [m.name for m in cli._chosen_models(db, ())] == ["free"]
+    assert [m.name for m in cli._chosen_models(db, ("Paid/gpt-x",))] == ["gpt-x"]
 
 
 def test_check_of_a_missing_file_does_not_create_it(tmp_path: Path) -> None:

@@ -9,9 +9,10 @@ from dataclasses import replace
 import pytest
 
 from slam_app import generation
-from slam_app.domain import JobKind, JobStatus, SamplingParams, Think
+from slam_app.domain import ChatRequest, ChatResult, JobKind, JobStatus, SamplingParams, Think
 from slam_app.errors import DatabaseFull, InputError, TemplateError
 from slam_app.jobs import Runner
+from slam_app.providers.ollama import OllamaProvider
 from slam_app.store import connections, jobs, responses, runs, use_cases
 from slam_app.store.db import Db
 from tests.factories import add_connection, add_use_case, plan
@@ -64,7 +65,7 @@ def test_a_run_is_filled_with_all_that_is_known_of_each_call(
     first = rows[0]
     assert first["text"] and first["prompt_tokens"] and first["output_tokens"]
     assert 0 < first["ttft_s"] <= first["e2e_s"]  # type: ignore[operator]
-    assert first["server_total_s"] and first["model_digest"] == f"sha-{MODEL}"
+    assert first["server_total_s"] and first["model_digest"] == daemon.installed[MODEL].digest
     assert first["retries"] == 0 and first["started_at"] and first["finished_at"]
     assert job(db, run_id).status is JobStatus.DONE
 
@@ -176,6 +177,23 @@ def test_a_dead_server_fails_the_job_and_keeps_its_work_pending(
     assert runs.get(db, run_id).counts["pending"] == 3
 
 
+def test_a_server_that_goes_away_in_mid_run_costs_no_planned_call(
+    db: Db, daemon: WireOllama, runner: Runner
+) -> None:
+    add_connection(db, daemon.url, MODEL)
+    daemon.token_delay_s = 0.02
+    run_id = plan(db, cases=3)
+    wait(lambda: runs.get(db, run_id).counts["ok"] >= 1)
+    daemon.stop()
+    finish(db, run_id)
+    counts = runs.get(db, run_id).counts
+    assert job(db, run_id).status is JobStatus.FAILED
+    assert counts["error"] == 0 and counts["pending"] >= 1
+    daemon.start()
+    runs.resume(db, run_id)
+    assert {row["status"] for row in finish(db, run_id)} == {"ok"}
+
+
 def test_connections_work_side_by_side_and_one_connection_does_one_thing_at_a_time(
     db: Db, daemon: WireOllama, runner: Runner
 ) -> None:
@@ -238,6 +256,64 @@ def test_an_orderly_stop_gives_the_work_back_and_the_next_start_ends_it(db: Db, 
     second.start()
     assert {row["status"] for row in finish(db, run_id)} == {"ok"}
     second.stop()
+
+
+def test_a_call_that_breaks_in_our_own_code_is_a_row_and_holds_up_nothing(
+    db: Db, daemon: WireOllama, runner: Runner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    add_connection(db, daemon.url, MODEL, concurrency=2)
+    chat = OllamaProvider.chat
+
+    async def broken(self: OllamaProvider, request: ChatRequest) -> ChatResult:
+        if "person 1" in request.prompt:
+            raise ZeroDivisionError
+        return await chat(self, request)
+
+    monkeypatch.setattr(OllamaProvider, "chat", broken)
+    bad, *good = finish(db, plan(db, cases=3))
+    assert (bad["status"], bad["error_class"]) == ("error", "ZeroDivisionError")
+    assert [row["status"] for row in good] == ["ok", "ok"]
+
+
+def test_the_digest_is_that_of_the_model_that_answered(db: Db, daemon: WireOllama, runner: Runner) -> None:
+    add_connection(db, daemon.url, MODEL)  # last seen with another digest
+    (row,) = finish(db, plan(db, cases=1))
+    assert row["model_digest"] == daemon.installed[MODEL].digest
+
+
+def test_several_calls_at_once_fill_every_row_once(db: Db, daemon: WireOllama, runner: Runner) -> None:
+    add_connection(db, daemon.url, MODEL, concurrency=4)
+    rows = finish(db, plan(db, cases=6, samples=2))
+    assert len(rows) == 12 and {row["status"] for row in rows} == {"ok"}
+    assert len([call for call in daemon.calls if call.path == "/api/chat" and call.json["messages"]]) == 12
+
+
+def test_a_server_that_dies_under_several_calls_ends_the_job_once(
+    db: Db, daemon: WireOllama, runner: Runner
+) -> None:
+    add_connection(db, daemon.url, MODEL, concurrency=4)
+    daemon.token_delay_s = 0.05
+    run_id = plan(db, cases=8)
+    wait(lambda: len([call for call in daemon.calls if call.path == "/api/chat"]) >= 5)
+    daemon.stop()
+    finish(db, run_id)
+    assert job(db, run_id).status is JobStatus.FAILED
+    assert runs.get(db, run_id).counts["error"] == 0
+
+
+def test_the_minutes_quota_is_shared_by_runs_that_follow_each_other(db: Db) -> None:
+    assert generation._limiter(1, 60, None) is generation._limiter(1, 60, None)
+    assert generation._limiter(1, 60, None) is not generation._limiter(2, 60, None)
+
+
+def test_a_start_takes_up_at_once_what_a_killed_process_left(db: Db, daemon: WireOllama) -> None:
+    add_connection(db, daemon.url, MODEL)
+    run_id = plan(db, cases=1)
+    assert jobs.claim(db, "killed", lease_s=600) is not None
+    runner = Runner(db)
+    runner.start()
+    assert {row["status"] for row in finish(db, run_id)} == {"ok"}
+    runner.stop()
 
 
 def test_a_runner_that_lost_its_lease_cannot_end_the_job(db: Db) -> None:

@@ -27,7 +27,7 @@ def app(db: Db) -> Starlette:
 
     return Starlette(
         routes=[
-            *routes.routes(routes.Health(db, lambda: True)),
+            *routes.routes(routes.Context(db, lambda: True)),
             Route("/{path:path}", page),
         ],
         middleware=[Middleware(routes.Gate, db=db)],
@@ -79,6 +79,39 @@ def test_guessing_is_throttled_even_with_the_right_password_at_last(app: Starlet
     answer = log_in(app)
     assert answer.status_code == 429
     assert "Wait" in answer.text
+
+
+def test_guesses_at_once_meet_the_throttle_too(app: Starlette) -> None:
+    async def guess() -> list[int]:
+        async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://slam") as client:
+            answers = await asyncio.gather(
+                *(client.post("/login", data={"password": f"guess {n}"}) for n in range(12))
+            )
+        return [answer.status_code for answer in answers]
+
+    assert sorted(asyncio.run(guess())) == [401] * 5 + [429] * 7
+
+
+def test_a_giant_form_is_refused_unread(app: Starlette) -> None:
+    assert log_in(app, "x" * 100_000).status_code == 413
+
+
+def test_behind_https_the_cookies_are_secure(db: Db) -> None:
+    auth.ensure_password(db, settings(password="open sesame"))
+    app = Starlette(
+        routes=routes.routes(routes.Context(db, lambda: True, https=True)),
+        middleware=[Middleware(routes.Gate, db=db, https=True)],
+    )
+    assert "secure" in log_in(app).headers["set-cookie"].lower()
+    assert "Secure" in ask(app, "GET", "/rate").headers["set-cookie"]
+
+
+@pytest.mark.parametrize("foreign", ['prefs={"a":1}; ', "bad; ", "c=a b; ", "=x; ", 'q="; '])
+def test_a_malformed_cookie_of_another_app_hides_none_of_ours(app: Starlette, foreign: str) -> None:
+    token = log_in(app).cookies["slam_admin"]
+    assert ask(app, "GET", "/models", cookies=f"{foreign}slam_admin={token}").text == "a page"
+    answer = ask(app, "GET", "/rate?s=x", cookies=f"{foreign}slam_rater=abc")
+    assert "set-cookie" not in answer.headers
 
 
 def test_the_password_is_stored_as_an_argon2_hash(app: Starlette, db: Db) -> None:
@@ -149,5 +182,5 @@ def test_ready_means_that_the_database_takes_writes_and_jobs_run(
 
 
 def test_a_stopped_job_runner_is_not_ready(db: Db) -> None:
-    app = Starlette(routes=routes.routes(routes.Health(db, lambda: False)))
+    app = Starlette(routes=routes.routes(routes.Context(db, lambda: False)))
     assert ask(app, "GET", "/readyz").status_code == 503

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import re
 import threading
 from collections import Counter
@@ -15,7 +17,7 @@ from slam_app import keys
 from slam_app.domain import RaterSlot, SlotStatus, StudyStatus
 from slam_app.errors import InputError, LinkUnknown, NoSlotLeft, SlotLost, StudyNotOpen
 from slam_app.rating import design, session, studies, summary
-from slam_app.store import connections, rater
+from slam_app.store import connections, rater, use_cases
 from slam_app.store import studies as store
 from slam_app.store.db import Db
 from tests.factories import add_connection, fill_all, plan
@@ -62,6 +64,14 @@ def test_every_answer_is_scheduled_equally_often_and_nobody_sees_a_screen_twice(
         assert set(in_pool.values()) == {design.MAX_ON_SCREEN}
 
 
+def test_a_rater_of_many_models_meets_hardly_an_answer_twice() -> None:
+    pool, _ = design.screens(responses(models=8, cases=5))
+    slots = design.assign(pool, raters=20, items_per_rater=10, secret=b"secret")
+    for slot in slots:
+        times = Counter(answer for screen in slot for answer in screen.response_ids)
+        assert sum(times.values()) - len(times) <= 6, "of 40 answers"
+
+
 def test_the_letter_of_a_model_changes_from_screen_to_screen() -> None:
     pool, _ = design.screens(responses(models=2, cases=10))
     slots = design.assign(pool, 20, 10, b"secret")
@@ -91,7 +101,7 @@ def study_id(db: Db) -> int:
 
 def rate_all(db: Db, token: str, identity: str, score: int = 5, screens: int = 99) -> RaterSlot:
     study = session.find_study(db, token)
-    slot = session.start(db, study, session.rater_hash(study, identity))
+    slot = session.start(db, study, session.rater_hash(db, study, identity))
     while screens and (item := session.current_item(db, slot)):
         slot = rater.save(db, slot.id, item.position, [score] * len(item.texts), study.scale_max)
         screens -= 1
@@ -119,9 +129,12 @@ def test_an_unfinished_set_never_counts_and_has_no_code(db: Db, study_id: int) -
 
 def test_a_rater_goes_on_at_the_first_unfinished_item(db: Db, study_id: int) -> None:
     token = studies.launch(db, study_id)
+    begun = rate_all(db, token, "one", screens=0)
+    first = session.current_item(db, begun)
+    assert first is not None and first.position == 1
     rate_all(db, token, "one", screens=1)
     study = session.find_study(db, token)
-    slot = session.resume(db, study, session.rater_hash(study, "one"))
+    slot = session.resume(db, study, session.rater_hash(db, study, "one"))
     assert slot is not None and (slot.finished, slot.items) == (1, 3)
     item = session.current_item(db, slot)
     assert item is not None and item.position == 2 and item.values == (None, None)
@@ -192,6 +205,49 @@ def test_a_launched_study_is_frozen(db: Db, study_id: int) -> None:
     assert store.get(db, study_id) == frozen
 
 
+def test_raters_of_a_launched_study_read_what_it_was_launched_with(db: Db, study_id: int) -> None:
+    token = studies.launch(db, study_id)
+    before = session.find_study(db, token)
+    use_case = use_cases.all_use_cases(db)[0]
+    use_cases.update(
+        db,
+        use_case.id,
+        name="New",
+        description="Short is best!",
+        incumbent_model_id=connections.models(db)[0].id,
+    )
+    assert session.find_study(db, token) == before
+    assert before.description == use_case.description
+    assert store.get(db, study_id).incumbent_model_id is None
+
+
+def test_the_protocol_covers_every_text_that_raters_see(db: Db, study_id: int) -> None:
+    studies.launch(db, study_id)
+    with db.read() as con:
+        (protocol,) = con.execute("SELECT protocol_json FROM studies").fetchone()
+    shown = json.loads(protocol)["shown"]
+    assert len(shown) == 6
+    text = hashlib.sha256(b"Hello from 1.").hexdigest()
+    assert text in {digest for _, digest in shown.values()}
+
+
+def test_a_link_of_a_lost_key_is_known_not_to_work(db: Db, study_id: int) -> None:
+    studies.launch(db, study_id)
+    assert studies.link_works(db, store.get(db, study_id))
+    Path(f"{db.path}.key").unlink()
+    assert not studies.link_works(db, store.get(db, study_id))
+    studies.renew_link(db, store.get(db, study_id))
+    assert studies.link_works(db, store.get(db, study_id))
+
+
+def test_nobody_claims_a_set_of_a_study_that_was_just_closed(db: Db, study_id: int) -> None:
+    token = studies.launch(db, study_id)
+    study = session.find_study(db, token)
+    store.set_status(db, study_id, StudyStatus.CLOSED)
+    with pytest.raises(NoSlotLeft):
+        rater.claim(db, study.id, "somebody")
+
+
 def test_a_closed_study_says_so_and_opens_again(db: Db, study_id: int) -> None:
     token = studies.launch(db, study_id)
     rate_all(db, token, "one", screens=1)
@@ -199,8 +255,8 @@ def test_a_closed_study_says_so_and_opens_again(db: Db, study_id: int) -> None:
     store.set_status(db, study_id, StudyStatus.CLOSED)
     study = session.find_study(db, token)
     with pytest.raises(StudyNotOpen):
-        session.start(db, study, session.rater_hash(study, "one"))
-    assert session.resume(db, study, session.rater_hash(study, "two")) == done
+        session.start(db, study, session.rater_hash(db, study, "one"))
+    assert session.resume(db, study, session.rater_hash(db, study, "two")) == done
     store.set_status(db, study_id, StudyStatus.OPEN)
     assert rate_all(db, token, "one").status is SlotStatus.COMPLETE
 
@@ -235,7 +291,7 @@ def test_unknown_links_are_refused(db: Db, token: str) -> None:
 def test_what_raters_receive_names_no_model_and_no_study(db: Db, study_id: int) -> None:
     token = studies.launch(db, study_id)
     study = session.find_study(db, token)
-    slot = session.start(db, study, session.rater_hash(study, "one"))
+    slot = session.start(db, study, session.rater_hash(db, study, "one"))
     received = f"{study} {slot} {session.current_item(db, slot)}"
     assert "Hello from" in received
     assert not re.search("alpha|beta", received)

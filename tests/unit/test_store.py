@@ -4,13 +4,14 @@ import re
 import subprocess
 import sys
 import threading
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from slam_app.domain import ChatResult, ConnectionKind, ModelInfo, SamplingParams
+from slam_app.domain import ChatResult, ConnectionKind, JobKind, ModelInfo, SamplingParams
 from slam_app.errors import DatabaseFull, DatabaseInUse, DatabaseUnusable, InputError
-from slam_app.store import connections, responses, runs, settings, use_cases
+from slam_app.store import connections, jobs, responses, runs, settings, use_cases
 from slam_app.store.db import Db, IntegrityError, only_process, sqlite3
 from tests.factories import add_connection, add_use_case, fill_all, plan
 
@@ -51,21 +52,29 @@ def test_a_read_connection_cannot_write(db: Db) -> None:
     assert settings.get(db, "a") is None
 
 
-def test_threads_that_read_then_write_never_lose_an_update(db: Db) -> None:
+def test_writers_that_read_first_never_lose_an_update(db: Db) -> None:
+    """Also not with two openings of the file, as when a command runs beside the server."""
     settings.put(db, "n", "0")
+    other = Db(db.path)
 
-    def add() -> None:
+    def add(db: Db) -> None:
         for _ in range(25):
             with db.write() as con:
                 (value,) = con.execute("SELECT value FROM settings WHERE key = 'n'").fetchone()
                 con.execute("UPDATE settings SET value = ? WHERE key = 'n'", [str(int(value) + 1)])
 
-    threads = [threading.Thread(target=add) for _ in range(4)]
+    threads = [threading.Thread(target=add, args=[opened]) for opened in (db, other) * 2]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
+    other.close()
     assert settings.get(db, "n") == "100"
+
+
+def test_a_row_that_points_nowhere_cannot_be_written(db: Db) -> None:
+    with pytest.raises(IntegrityError):
+        use_cases.add_cases(db, 99, [("lost", {})])
 
 
 def test_a_full_disk_is_said_and_loses_nothing(db: Db) -> None:
@@ -124,6 +133,12 @@ def test_a_file_that_is_no_database_is_not_touched(tmp_path: Path) -> None:
     assert path.read_text().startswith("these are my notes")
 
 
+@pytest.mark.parametrize("open_it", [Db, lambda path: only_process(path).__enter__()])
+def test_a_folder_that_cannot_be_written_is_named(open_it: Callable[[Path], object]) -> None:
+    with pytest.raises(DatabaseUnusable, match=r"/proc/none.*SLAM_DB"):
+        open_it(Path("/proc/none/slam.db"))
+
+
 def test_check_finds_a_row_that_points_nowhere(db: Db) -> None:
     assert db.check() == []
     raw = sqlite3.connect(str(db.path))
@@ -148,6 +163,41 @@ def test_a_removed_connection_frees_its_name_and_keeps_its_answers(db: Db) -> No
     assert connections.models(db) == []
     assert {row["model"] for row in responses.of_run(db, run_id)} == {"one"}
     add_connection(db, "http://127.0.0.1:1", "one")
+
+
+def test_a_list_that_arrives_after_the_removal_brings_no_model_back(db: Db) -> None:
+    connection_id = add_connection(db, "http://127.0.0.1:1", "one")
+    connections.remove(db, connection_id)
+    connections.remember_models(db, connection_id, [ModelInfo("one")])
+    assert connections.models(db) == []
+
+
+def test_removing_a_connection_cancels_its_jobs(db: Db) -> None:
+    connection_id = add_connection(db, "http://127.0.0.1:1", "one")
+    other_id = add_connection(db, "http://127.0.0.1:2", "two")
+    run_id = plan(db)
+    connections.remove(db, connection_id)
+    left = {
+        job.payload["connection"]: str(job.status) for job in jobs.find(db, JobKind.GENERATE, "run", run_id)
+    }
+    assert left == {connection_id: "cancelled", other_id: "queued"}
+
+
+def test_what_sqlite_cannot_hold_is_stored_as_well_as_can_be(db: Db) -> None:
+    add_connection(db, "http://127.0.0.1:1", "one")
+    run_id = plan(db, cases=1)
+    (planned,) = responses.pending(db, run_id, connections.all_connections(db)[0].id)
+    odd = ChatResult("half a pair: \ud83d", prompt_tokens=2**63, output_tokens=7)
+    assert responses.fill(db, planned, responses.Outcome(odd, planned.params, "2026-01-01"))
+    (row,) = responses.of_run(db, run_id)
+    assert (row["text"], row["prompt_tokens"], row["output_tokens"]) == ("half a pair: ?", None, 7)
+
+
+def test_a_run_of_millions_is_refused_with_its_size(db: Db) -> None:
+    add_connection(db, "http://127.0.0.1:1", *(f"model {n}" for n in range(30)))
+    with pytest.raises(InputError, match="300,000 calls"):
+        plan(db, cases=100, samples=100)
+    assert runs.all_runs(db) == []
 
 
 def test_models_that_a_server_no_longer_lists_are_hidden_and_come_back(db: Db) -> None:
