@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import logging
+import re
 
 from slam_app import inventory, samples
 from slam_app.config import Settings
 from slam_app.domain import Connection, ConnectionKind, UseCase
-from slam_app.errors import StoreError
+from slam_app.errors import ConfigError, InputError, StoreError
 from slam_app.store import connections, use_cases
 from slam_app.store.db import Db
 
@@ -15,21 +16,45 @@ log = logging.getLogger(__name__)
 
 
 def prepare(db: Db, settings: Settings) -> None:
-    """Give an empty database its connections and the sample use case; leave any other as it is."""
+    """Give an empty database its connections and the sample use case; leave any other as it is.
+
+    Raises:
+        ConfigError: OLLAMA_HOST or OPENAI_BASE_URL can't be the address of a connection.
+    """
     if not connections.all_connections(db):
+        ollama = _checked("OLLAMA_HOST", ConnectionKind.OLLAMA, _ollama_url(settings.ollama_host))
+        openai = settings.openai_base_url
+        if settings.openai_api_key_set:
+            openai = _checked("OPENAI_BASE_URL", ConnectionKind.OPENAI, openai)
         connections.add(db, name="Embedded", kind=ConnectionKind.EMBEDDED)
-        connections.add(db, name="Ollama", kind=ConnectionKind.OLLAMA, base_url=settings.ollama_host)
+        connections.add(db, name="Ollama", kind=ConnectionKind.OLLAMA, base_url=ollama)
         if settings.openai_api_key_set:
             connections.add(
                 db,
                 name="OpenAI",
                 kind=ConnectionKind.OPENAI,
-                base_url=settings.openai_base_url,
+                base_url=openai,
                 api_key_env="OPENAI_API_KEY",
                 concurrency=4,
             )
     if not use_cases.all_use_cases(db):
         install_sample(db)
+
+
+def _checked(variable: str, kind: ConnectionKind, url: str) -> str:
+    try:
+        return inventory.checked_address(kind, url)
+    except InputError as error:
+        raise ConfigError(f"{variable} can't be used. {error}") from None
+
+
+def _ollama_url(host: str) -> str:
+    """OLLAMA_HOST as a URL: Ollama takes it without the scheme, the host or the port."""
+    if "://" in host:
+        return host
+    host = host.rstrip("/")
+    host = f"127.0.0.1{host}" if host.startswith(":") else host
+    return f"http://{host}" if re.search(r":\d+$", host) else f"http://{host}:11434"
 
 
 def install_sample(db: Db) -> int:

@@ -159,7 +159,7 @@ async def _load(
         info = await provider.details(model)
     except ProviderError:
         return pending
-    return [replace(planned, digest=info.digest, can_think=info.can_think) for planned in pending]
+    return [replace(planned, digest=info.digest, may_think=info.may_think) for planned in pending]
 
 
 async def _unload(provider: Provider, model: str) -> None:
@@ -180,7 +180,9 @@ async def call(provider: Provider, limiter: RateLimiter, planned: PendingRespons
     params = replace(
         planned.params,
         seed=planned.params.seed + planned.sample - 1,
-        think=planned.params.think if planned.can_think else Think.DEFAULT,
+        think=planned.params.think
+        if planned.may_think or planned.params.think is Think.OFF
+        else Think.DEFAULT,
     )
     request = ChatRequest(planned.model, planned.prompt, params, keep_alive_s=KEEP_LOADED_S)
     tokens = len(planned.prompt) // 4 + params.max_tokens

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 import time
 from collections.abc import Awaitable, Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import TypeVar
+from urllib.parse import urlsplit
 
 from slam_app import providers
 from slam_app.domain import Connection, ConnectionKind, Job, JobKind, ModelInfo, SamplingParams
@@ -19,7 +21,34 @@ from slam_app.store.db import Db, now
 T = TypeVar("T")
 
 PROGRESS_EVERY_S = 0.5
+REFRESH_TIMEOUT_S = 15.0
 LOAD_TIMEOUT_S = 120.0
+
+
+def checked_address(kind: ConnectionKind, url: str) -> str:
+    """The base URL as it will be stored. Raises InputError."""
+    url = url.strip().rstrip("/")
+    if kind is ConnectionKind.EMBEDDED:
+        return ""
+    example = "http://127.0.0.1:11434" if kind is ConnectionKind.OLLAMA else "http://127.0.0.1:8000/v1"
+    try:
+        parts = urlsplit(url)
+        usable = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        usable = False
+    if not usable or re.search(r"\s", url):
+        raise InputError(f"The base URL must look like {example}: http or https, a host, maybe a port.")
+    if kind is ConnectionKind.OLLAMA and parts.path.endswith("/v1"):
+        raise InputError(
+            "An address that ends in /v1 is of the kind OpenAI-compatible: choose that. "
+            f"Ollama's own has no /v1, as in {example}, and offers more."
+        )
+    if parts.username or parts.password or parts.query or parts.fragment:
+        raise InputError(
+            "The base URL must not hold a name, a password or a key: it is stored as it is. "
+            "Put the key into an environment variable and enter that variable's name."
+        )
+    return url
 
 
 def _ask(connection: Connection, question: Callable[[Provider], Awaitable[T]], timeout_s: float) -> T:
@@ -71,22 +100,30 @@ def last_check(db: Db, connection: Connection) -> Check | None:
 
 def refresh(db: Db, connection: Connection) -> list[ModelInfo]:
     """Ask a server for its models, with what each can do, and remember them. Raises ProviderError."""
-    infos = _ask(connection, _list, 15.0)
+    return _remember(db, connection, _ask(connection, lambda provider: provider.models(), REFRESH_TIMEOUT_S))
+
+
+def _remember(db: Db, connection: Connection, infos: list[ModelInfo]) -> list[ModelInfo]:
+    """Store and return `infos`, completed by what is known of the very same weights.
+
+    A busy server may list a model and not tell its details; that must not offer an embedder for chat.
+    """
+    known = {
+        model.name: model.info for model in connections.models(db) if model.connection_id == connection.id
+    }
+    infos = [_completed(info, known.get(info.name)) for info in infos]
     connections.remember_models(db, connection.id, infos)
     return infos
 
 
-async def _list(provider: Provider) -> list[ModelInfo]:
-    """Every model with its details: only they say whether it can chat and think."""
-    infos = await provider.models()
-    return list(await asyncio.gather(*(_detailed(provider, info) for info in infos)))
-
-
-async def _detailed(provider: Provider, info: ModelInfo) -> ModelInfo:
-    try:
-        return await provider.details(info.name)
-    except ProviderError:
-        return info  # gone or unreadable meanwhile; the list still knows its name
+def _completed(info: ModelInfo, known: ModelInfo | None) -> ModelInfo:
+    if info.capabilities or known is None or not info.digest or info.digest != known.digest:
+        return info
+    return replace(
+        info,
+        capabilities=known.capabilities,
+        context_length=info.context_length or known.context_length,
+    )
 
 
 def load(db: Db, connection: Connection, name: str, params: SamplingParams) -> None:
@@ -146,6 +183,6 @@ async def run_pull_job(db: Db, job: Job) -> str:
                     "moved_at": moved,
                 }
                 await asyncio.to_thread(jobs.set_progress, db, job, progress)
-        infos = await _list(provider)
-    await asyncio.to_thread(connections.remember_models, db, connection.id, infos)
+        infos = await provider.models()
+    await asyncio.to_thread(_remember, db, connection, infos)
     return f"{name} is ready."

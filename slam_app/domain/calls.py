@@ -84,6 +84,7 @@ class ChatResult:
 
     `ttft_s`: first non-empty thinking or content chunk. `ttfa_s`: first content chunk.
     `e2e_s`: last chunk that carried text. `output_tokens` contains `reasoning_tokens`.
+    `dropped`: options, by the names of `SamplingParams`, that the model refused; it answered without them.
     """
 
     text: str
@@ -99,3 +100,4 @@ class ChatResult:
     e2e_s: float | None = None
     server_model: str = ""
     request_id: str = ""
+    dropped: tuple[str, ...] = ()

@@ -56,6 +56,15 @@ class ModelInfo:
         return "thinking" in self.capabilities
 
     @property
+    def may_think(self) -> bool:
+        """Whether think levels are offered and sent: it says that it can, or its server can't say.
+
+        A server that tells neither capabilities nor digests speaks the OpenAI protocol, which has no word
+        for thinking; a model there that can't think refuses the level, and is then asked without.
+        """
+        return self.can_think or not (self.capabilities or self.digest)
+
+    @property
     def can_chat(self) -> bool:
         """Embedding models can't; a server that does not list capabilities gets the benefit of the doubt."""
         return not self.capabilities or "completion" in self.capabilities
@@ -83,12 +92,8 @@ class Model:
 
 @dataclass(frozen=True, slots=True)
 class PullProgress:
-    """One step of fetching a model; bytes of all layers together as far as known.
-
-    `idle_s` counts the seconds since bytes last moved.
-    """
+    """One step of fetching a model; bytes of all layers together as far as known."""
 
     status: str
     completed_bytes: int = 0
     total_bytes: int | None = None
-    idle_s: float = 0.0

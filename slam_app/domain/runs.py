@@ -89,7 +89,7 @@ class PendingResponse:
     model_id: int
     model: str
     digest: str
-    can_think: bool
+    may_think: bool
     prompt: str
     sample: int
     params: SamplingParams

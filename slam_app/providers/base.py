@@ -39,7 +39,7 @@ class Provider(Protocol):
         """What answers at this address, for people ("Ollama 0.24.0"). The test of a connection."""
 
     async def models(self) -> list[ModelInfo]:
-        """All models that the server has, with size, family and whether each is loaded."""
+        """All models that the server has, each with its `details` as far as the server gives them."""
 
     async def details(self, name: str) -> ModelInfo:
         """One model with its capabilities, context length and memory in use."""

@@ -7,6 +7,7 @@ meaning here. Asked with another `num_ctx` it is loaded anew.
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import AsyncIterator
 from contextlib import ExitStack, aclosing, asynccontextmanager
 from dataclasses import replace
@@ -134,15 +135,27 @@ class EmbeddedProvider:
             raise BadRequest(f"num_ctx is {params.num_ctx}. Give the context at least one token.")
         weights = await asyncio.to_thread(self._library.find, name)
         while True:
-            server = await asyncio.to_thread(self._start, weights, params.num_ctx)
+            server = await self._started(weights, params.num_ctx)
             with ExitStack() as stack:
                 if stack.enter_context(SERVERS.using(server)):
                     yield server
                     return
 
-    def _start(self, weights: Weights, num_ctx: int) -> LlamaServer:
-        self._library.ready(weights)
-        return SERVERS.start(weights.path, weights.name, num_ctx, self._connection.concurrency)
+    async def _started(self, weights: Weights, num_ctx: int) -> LlamaServer:
+        """Cancelled, it ends the load too: no thread goes on, and nothing stays in memory unseen."""
+        unwanted = threading.Event()
+
+        def start() -> LlamaServer:
+            self._library.ready(weights)
+            return SERVERS.start(
+                weights.path, weights.name, num_ctx, self._connection.concurrency, unwanted=unwanted
+            )
+
+        try:
+            return await asyncio.to_thread(start)
+        except asyncio.CancelledError:
+            unwanted.set()
+            raise
 
     def _info(self, weights: Weights) -> ModelInfo:
         info = self._library.info(weights)

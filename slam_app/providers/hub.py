@@ -7,12 +7,10 @@ cancelled. Honours HF_ENDPOINT (a mirror) and HF_TOKEN (models that need an acco
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import os
 import re
 import shutil
-import time
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,7 +22,8 @@ from slam_app.domain import PullProgress
 from slam_app.errors import InputError, PullFailed
 from slam_app.providers.base import QUICK_TIMEOUT_S
 from slam_app.providers.gguf import read_header
-from slam_app.providers.weights import slug
+from slam_app.providers.ticking import ticking
+from slam_app.providers.weights import file_sha256, slug
 
 _NAME = re.compile(r"(?P<repo>[\w.-]+/[\w.-]+):(?P<file>[\w./+-]+\.gguf)", re.IGNORECASE)
 _STALLED_S = 60.0
@@ -111,7 +110,7 @@ async def _fetch(
     target.parent.mkdir(parents=True, exist_ok=True)
     if target.exists():
         yield PullProgress("checking the file that is here already")
-        if await asyncio.to_thread(_sha256, target) != remote.sha256:
+        if await asyncio.to_thread(file_sha256, target) != remote.sha256:
             raise PullFailed(f"Another model is named {target.stem} already. Delete it first.")
         yield PullProgress("success", remote.size, remote.size)
         return
@@ -127,19 +126,15 @@ async def _fetch(
             response.raise_for_status()
             done = done if response.status_code == 206 else 0
             with part.open("ab" if done else "wb") as file:
-                blocks = _ticking(response.aiter_raw(), tick_s)
-                moved = time.monotonic()
+                blocks = ticking(response.aiter_raw(), tick_s)
                 async with aclosing(blocks):
                     async for block in blocks:
                         if block is not None:
                             await asyncio.to_thread(file.write, block)
                             done += len(block)
-                            moved = time.monotonic()
-                        yield PullProgress(
-                            "downloading", done, remote.size or None, round(time.monotonic() - moved, 1)
-                        )
+                        yield PullProgress("downloading", done, remote.size or None)
     yield PullProgress("checking", done, remote.size or None)
-    if await asyncio.to_thread(_sha256, part) != remote.sha256:
+    if await asyncio.to_thread(file_sha256, part) != remote.sha256:
         part.unlink()
         raise PullFailed(f"What came for {target.stem} is not what the hub announced. Fetch it again.")
     try:
@@ -149,24 +144,3 @@ async def _fetch(
         raise PullFailed(f"The hub's file is not usable: {error}") from error
     part.replace(target)
     yield PullProgress("success", done, done)
-
-
-async def _ticking(items: AsyncIterator[bytes], tick_s: float) -> AsyncGenerator[bytes | None, None]:
-    """The items as they come, and None after each `tick_s` seconds without one."""
-    while True:
-        upcoming = asyncio.ensure_future(anext(items, b""))
-        try:
-            while not (await asyncio.wait({upcoming}, timeout=tick_s))[0]:
-                yield None
-        finally:
-            if not upcoming.done():
-                upcoming.cancel()
-                await asyncio.wait({upcoming})
-        if not (item := upcoming.result()):
-            return
-        yield item
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

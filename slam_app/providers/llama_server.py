@@ -1,8 +1,6 @@
 """Child processes that run llama.cpp's own server, one per weights file, and their manager.
 
-A crash of the engine takes only its child along, and a child ends with its parent, however that ends:
-it waits for the end of its stdin and exits. Run as `python -m slam_app.providers.llama_server`, it reads
-one line of JSON (see `_serve`) and prints one line when it is ready.
+A crash of the engine takes only its child along, and a child ends with its parent, however that ends.
 """
 
 from __future__ import annotations
@@ -14,22 +12,24 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from http.client import HTTPConnection
 from pathlib import Path
-from urllib.parse import urlsplit
 
 import psutil
 
 import slam_app
 from slam_app.errors import ServerFailed, TimedOut
+from slam_app.providers import llama_child
+from slam_app.providers.llama_child import READY
 
 START_TIMEOUT_S = 300.0
 """A large file on a slow disk takes minutes."""
 
-_READY = "slam-ready "
+_LOOK_EVERY_S = 0.05
+"""How soon a load that nobody wants any more ends."""
 
 
 class LlamaServer:
@@ -54,7 +54,7 @@ class LlamaServer:
         self._started = threading.Event()
         root = str(Path(slam_app.__file__).parents[1])
         self._process = subprocess.Popen(
-            [sys.executable, "-m", __name__],
+            [sys.executable, "-m", llama_child.__name__],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -95,13 +95,23 @@ class LlamaServer:
         except psutil.Error:
             return None
 
-    def wait_ready(self, timeout_s: float) -> None:
-        """Raises ServerFailed with its last words when it ends instead, TimedOut when it takes too long."""
-        ready = self._started.wait(timeout_s)
-        if self.address:
+    def wait_ready(self, timeout_s: float, unwanted: threading.Event) -> None:
+        """Return when it can answer; when it can't, it is stopped.
+
+        Raises:
+            ServerFailed: it ended, with its last words, or `unwanted` was set meanwhile.
+            TimedOut: it takes too long.
+        """
+        until = time.monotonic() + timeout_s
+        while not self._started.wait(_LOOK_EVERY_S) and time.monotonic() < until and not unwanted.is_set():
+            pass
+        if self.address and not unwanted.is_set():
             return
+        ended = self._started.is_set()
         self.stop()
-        if not ready:
+        if unwanted.is_set():
+            raise _unwanted(self.name)
+        if not ended:
             raise TimedOut(
                 f"The embedded engine did not load {self.name} within {timeout_s:.0f} s. "
                 "Use a smaller model or context, or look at what else this machine does."
@@ -131,8 +141,8 @@ class LlamaServer:
         assert self._process.stdout is not None
         with self._process.stdout as lines:
             for line in lines:
-                if line.startswith(_READY):
-                    said = json.loads(line.removeprefix(_READY))
+                if line.startswith(READY):
+                    said = json.loads(line.removeprefix(READY))
                     self.context = said["context"]
                     self.address = said["address"]
                     self._started.set()
@@ -148,6 +158,7 @@ class EmbeddedServers:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._starting: dict[Path, threading.Lock] = {}
+        self._asking: list[tuple[Path, threading.Event]] = []
         self._current: dict[Path, LlamaServer] = {}
         self._retired: list[LlamaServer] = []
 
@@ -158,30 +169,32 @@ class EmbeddedServers:
         num_ctx: int,
         parallel: int = 1,
         timeout_s: float = START_TIMEOUT_S,
+        unwanted: threading.Event | None = None,
     ) -> LlamaServer:
         """The child for these weights, started unless it runs already with this context.
 
-        One that runs with another context is replaced, and ends when its last request has.
+        One that runs with another context is replaced, and ends when its last request has. Setting
+        `unwanted`, or `stop`, gives up a start that is under way.
 
         Raises:
-            ServerFailed, TimedOut: it could not be started.
+            ServerFailed, TimedOut: it could not be started, or was given up.
         """
+        unwanted = unwanted or threading.Event()
+        asked = (weights, unwanted)
         with self._lock:
             starting = self._starting.setdefault(weights, threading.Lock())
-        with starting:
-            running = self.running(weights)
-            if running and running.wanted == (name, num_ctx, parallel):
-                return running
-            self._retire(weights)
-            server = LlamaServer(weights, name, num_ctx, parallel)
+            self._asking.append(asked)
+        try:
+            while not starting.acquire(timeout=_LOOK_EVERY_S):
+                if unwanted.is_set():
+                    raise _unwanted(name)
             try:
-                server.wait_ready(timeout_s)
-            except BaseException:
-                server.stop()
-                raise
+                return self._start(weights, (name, num_ctx, parallel), timeout_s, unwanted)
+            finally:
+                starting.release()
+        finally:
             with self._lock:
-                self._current[weights] = server
-            return server
+                self._asking.remove(asked)
 
     def running(self, weights: Path) -> LlamaServer | None:
         """The living current child for these weights."""
@@ -207,8 +220,9 @@ class EmbeddedServers:
                 self._end_unused()
 
     def stop(self, weights: Path) -> None:
-        """End the child of these weights now, with the requests that it works on."""
+        """End the child of these weights now, with the requests on it and the loads that wait for it."""
         with self._lock:
+            self._give_up_starts(weights)
             server = self._current.pop(weights, None)
             if server:
                 server.retired = True
@@ -216,10 +230,38 @@ class EmbeddedServers:
 
     def stop_all(self) -> None:
         with self._lock:
+            self._give_up_starts()
             for server in [*self._current.values(), *self._retired]:
                 server.stop()
             self._current.clear()
             self._retired.clear()
+
+    def _start(
+        self, weights: Path, wanted: tuple[str, int, int], timeout_s: float, unwanted: threading.Event
+    ) -> LlamaServer:
+        if unwanted.is_set():
+            raise _unwanted(wanted[0])
+        running = self.running(weights)
+        if running and running.wanted == wanted:
+            return running
+        self._retire(weights)
+        server = LlamaServer(weights, *wanted)
+        try:
+            server.wait_ready(timeout_s, unwanted)
+            with self._lock:
+                # `stop` sets it under the lock: it either finds the server in its place, or is seen here.
+                if unwanted.is_set():
+                    raise _unwanted(wanted[0])
+                self._current[weights] = server
+        except BaseException:
+            server.stop()
+            raise
+        return server
+
+    def _give_up_starts(self, weights: Path | None = None) -> None:
+        for asked, unwanted in self._asking:
+            if weights in (None, asked):
+                unwanted.set()
 
     def _retire(self, weights: Path) -> None:
         with self._lock:
@@ -239,51 +281,11 @@ SERVERS = EmbeddedServers()
 """Those of this process: pages, jobs and the command line share them. They end with it."""
 
 
+def _unwanted(name: str) -> ServerFailed:
+    return ServerFailed(f"{name} was unloaded while it was being loaded. Load it again when it is needed.")
+
+
 def _threads() -> int:
     """All cores but one. llama.cpp's threads wait for each other at every step of a token, so one that
     shares its core holds up all: with two threads on two busy cores it decoded 3 tokens/s, with one 38."""
     return max(1, (psutil.cpu_count(logical=False) or os.cpu_count() or 1) - 1)
-
-
-def _serve(config: dict[str, object]) -> None:
-    """The child: start llama.cpp's server, say where it listens, stay until stdin ends."""
-    import xllamacpp
-
-    parallel = int(str(config["parallel"]))
-    params = xllamacpp.CommonParams()
-    params.model.path = config["weights"]
-    params.model_alias = [config["name"]]
-    params.n_parallel = parallel
-    params.n_ctx = int(str(config["num_ctx"])) * parallel  # it is shared out among the parallel requests
-    params.ctx_shift = False  # a full context ends the answer, it never forgets the prompt in silence
-    params.cache_ram_mib = 0  # else it keeps old prompts in up to 8 GiB of memory
-    params.cpuparams.n_threads = config["threads"]
-    params.hostnames = ["127.0.0.1"]
-    params.port = 0
-    params.api_keys = [config["api_key"]]
-    params.cors_origins = "null"  # no web page has business here
-    params.endpoint_props = True
-    params.ui = False
-    params.verbosity = 1  # errors only
-    server = xllamacpp.Server(params)
-    ready = {
-        "address": server.listening_address,
-        "context": _context(server.listening_address, str(config["api_key"])),
-    }
-    print(_READY + json.dumps(ready), flush=True)  # noqa: T201
-    sys.stdin.read()
-    os._exit(0)  # tidying up would wait for requests in flight
-
-
-def _context(address: str, api_key: str) -> int:
-    """Tokens of context per request as the server made it."""
-    connection = HTTPConnection(urlsplit(address).netloc, timeout=30)
-    try:
-        connection.request("GET", "/props", headers={"Authorization": f"Bearer {api_key}"})
-        return int(json.load(connection.getresponse())["default_generation_settings"]["n_ctx"])
-    finally:
-        connection.close()
-
-
-if __name__ == "__main__":
-    _serve(json.loads(sys.stdin.readline()))

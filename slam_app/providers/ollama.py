@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import re
-import time
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator
 from contextlib import aclosing, suppress
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import Any, Self
 
 import ollama
 
@@ -26,17 +25,20 @@ from slam_app.errors import ProviderError, StreamCut
 from slam_app.providers.ollama_answer import Answer
 from slam_app.providers.ollama_client import ChatPart, OllamaClient, chat_body, checked_name, encoded, options
 from slam_app.providers.ollama_errors import cut_off, explain_pull, explained
+from slam_app.providers.ticking import ticking
 
 _FOREVER = timedelta(days=100 * 365)
 """A model that is kept for ever expires, in Ollama's words, in 292 years."""
+
+_DETAILS_AT_ONCE = 4
+_DETAILS_S = 8.0
+"""For the details of all models together, so that a slow daemon still gives its list while a page waits."""
 
 _PULL_TICK_S = 1.0
 """A pull reports at least this often, also while the daemon is silent."""
 
 _TO_THE_END_S = 1.0
 """For the end of a reply after its last line; reading it leaves the connection usable for the next call."""
-
-T = TypeVar("T")
 
 _BILLIONS = {"K": 1e-6, "M": 1e-3, "B": 1.0, "T": 1e3}
 
@@ -73,20 +75,42 @@ class OllamaProvider:
             return f"Ollama {(await self._client.version()).version}"
 
     async def models(self) -> list[ModelInfo]:
-        """All installed models, without capabilities: the daemon's list can get them wrong, see `details`."""
+        """As in base.py, by one request a model. One whose details don't come has no capabilities."""
+        until = asyncio.get_running_loop().time() + _DETAILS_S
+        places = asyncio.Semaphore(_DETAILS_AT_ONCE)
+
+        async def described(info: ModelInfo) -> ModelInfo:
+            try:
+                async with asyncio.timeout_at(until), places:
+                    return await self._with_details(info)
+            except (ProviderError, TimeoutError):
+                return info
+
+        return list(await asyncio.gather(*(described(info) for info in await self._installed())))
+
+    async def details(self, name: str) -> ModelInfo:
+        detailed = await self._with_details(ModelInfo(checked_name(name)))
+        for info in await self._installed():
+            if _full(info.name) == _full(name):
+                return replace(
+                    info, context_length=detailed.context_length, capabilities=detailed.capabilities
+                )
+        return detailed
+
+    async def _installed(self) -> list[ModelInfo]:
+        """Without capabilities: the daemon's list can get them wrong."""
         with explained(self._url):
             installed = (await self._client.list()).models
             loaded = {_full(model.model or ""): model for model in (await self._client.ps()).models}
         return [_model_info(model, loaded.get(_full(model.model or ""))) for model in installed]
 
-    async def details(self, name: str) -> ModelInfo:
-        with explained(self._url, checked_name(name)):
-            shown = await self._client.show(name)
-        listed = {_full(info.name): info for info in await self.models()}
+    async def _with_details(self, info: ModelInfo) -> ModelInfo:
+        with explained(self._url, info.name):
+            shown = await self._client.show(info.name)
         about = shown.modelinfo or {}
         context = about.get(f"{about.get('general.architecture')}.context_length")
         return replace(
-            listed.get(_full(name), ModelInfo(name)),
+            info,
             **_described(shown.details),
             context_length=context if isinstance(context, int) else None,
             capabilities=tuple(shown.capabilities or ()),
@@ -129,7 +153,7 @@ class OllamaProvider:
             "/api/pull", body, name, ollama.ProgressResponse, lambda said: explain_pull(name, said)
         )
         progress = _Pull()
-        async with aclosing(lines), aclosing(_ticking(lines, _PULL_TICK_S)) as steps:
+        async with aclosing(lines), aclosing(ticking(lines, _PULL_TICK_S)) as steps:
             async for step in steps:
                 yield progress.after(step[1] if step else None)
         if progress.status != "success":
@@ -138,8 +162,7 @@ class OllamaProvider:
             )
 
     async def delete(self, name: str) -> None:
-        with explained(self._url, checked_name(name)):
-            await self._client.delete(name)
+        await self._client.remove(checked_name(name))
 
     async def _without_messages(self, name: str, fields: dict[str, Any], keep_alive_s: float | None) -> None:
         """A chat with no messages generates nothing: it loads the model or, at keep_alive 0, unloads it."""
@@ -155,53 +178,22 @@ class OllamaProvider:
 
 
 class _Pull:
-    """Adds up the layers of a download and sees when their bytes last moved."""
+    """Adds up the layers of a download."""
 
     def __init__(self) -> None:
         self.status = ""
         self._layers: dict[str, tuple[int, int]] = {}
-        self._moved = time.monotonic()
 
     def after(self, line: ollama.ProgressResponse | None) -> PullProgress:
         """The progress after one more line, or after a tick without one."""
-        before = self._completed
         if line:
             self.status = line.status or self.status
             if line.digest:
                 total, completed = self._layers.get(line.digest, (0, 0))
                 self._layers[line.digest] = (line.total or total, line.completed or completed)
-        now = time.monotonic()
-        if self._completed != before:
-            self._moved = now
         total = sum(total for total, _ in self._layers.values())
-        completed = total if self.status == "success" else self._completed
-        return PullProgress(self.status, completed, total or None, now - self._moved)
-
-    @property
-    def _completed(self) -> int:
-        return sum(completed for _, completed in self._layers.values())
-
-
-async def _ticking(items: AsyncIterator[T], tick_s: float) -> AsyncGenerator[T | None, None]:
-    """The items as they come, and None after each `tick_s` seconds without one."""
-
-    async def step() -> T | None:
-        return await anext(items, None)
-
-    while True:
-        waiting = asyncio.create_task(step())
-        try:
-            while not (await asyncio.wait({waiting}, timeout=tick_s))[0]:
-                yield None
-        finally:
-            if not waiting.done():
-                # Until the step has really ended, its connection can't be closed.
-                waiting.cancel()
-                await asyncio.wait({waiting})
-        item = waiting.result()
-        if item is None:
-            return
-        yield item
+        completed = sum(completed for _, completed in self._layers.values())
+        return PullProgress(self.status, total if self.status == "success" else completed, total or None)
 
 
 def _model_info(model: ollama.ListResponse.Model, loaded: ollama.ProcessResponse.Model | None) -> ModelInfo:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 
-from slam_app.domain import ChatRequest, ChatResult, FinishReason, ServerTimings
+from slam_app.domain import ChatRequest, ChatResult, FinishReason, SamplingParams, ServerTimings
 from slam_app.errors import AnswerTooLong, PromptTooLong
 from slam_app.providers.base import MAX_ANSWER_CHARS, require_answer
 from slam_app.providers.ollama_client import ChatPart
@@ -72,7 +72,7 @@ class Answer:
         return ChatResult(
             text="".join(self._text),
             thinking="".join(self._thinking),
-            finish_reason=_finish_reason(end, self._params.num_ctx) if end else FinishReason.OTHER,
+            finish_reason=_finish_reason(end, self._params) if end else FinishReason.OTHER,
             prompt_tokens=end.prompt_eval_count if end else None,
             output_tokens=end.eval_count if end else None,
             cached_tokens=end.prompt_eval_cached_count if end else None,
@@ -87,14 +87,21 @@ class Answer:
         return None if at is None else (at - self._sent) / 1e9
 
 
-def _finish_reason(end: ChatPart, num_ctx: int) -> FinishReason:
-    """`length` says only that a limit was hit; the counts tell which."""
+def _finish_reason(end: ChatPart, params: SamplingParams) -> FinishReason:
+    """`length` says only that a limit was hit; the counts tell which.
+
+    Fewer tokens than asked for mean a full context also when num_ctx had room left: the daemon makes it no
+    larger than what the model was trained for, and says so only in /api/ps.
+    """
     if end.done_reason == "stop":
         return FinishReason.STOP
     if end.done_reason != "length":
         return FinishReason.OTHER
     used = (end.prompt_eval_count or 0) + (end.eval_count or 0)
-    return FinishReason.CONTEXT_FULL if used >= num_ctx else FinishReason.MAX_TOKENS
+    ended_early = end.eval_count is not None and end.eval_count < params.max_tokens
+    if used >= params.num_ctx or ended_early or params.max_tokens < 0:
+        return FinishReason.CONTEXT_FULL
+    return FinishReason.MAX_TOKENS
 
 
 def _timings(end: ChatPart) -> ServerTimings:

@@ -23,6 +23,9 @@ from slam_app.providers.ollama_errors import NO_STATUS, explain, explained, not_
 _MAX_LINE_BYTES = 8 * MAX_ANSWER_CHARS
 """Room for an answer of the greatest length in a single line, escaped."""
 
+_DELETE_TIMEOUT_S = 60.0
+"""Removing a hundred gigabytes can take a slow disk that long."""
+
 Part = TypeVar("Part", bound=BaseModel)
 
 
@@ -81,6 +84,16 @@ class OllamaClient(ollama.AsyncClient):
     async def version(self) -> Version:
         return await self._request(Version, "GET", "/api/version")
 
+    async def remove(self, name: str) -> None:
+        """`delete` with the time that it takes. Raises ProviderError."""
+        limit = httpx.Timeout(_DELETE_TIMEOUT_S, connect=QUICK_TIMEOUT_S)
+        with explained(self.url, name, silence_s=_DELETE_TIMEOUT_S):
+            response = await self._http.request(
+                "DELETE", "/api/delete", content=encoded({"model": name}), timeout=limit
+            )
+            if not response.is_success:
+                raise ResponseError(response.text, response.status_code)
+
     async def stream(
         self,
         path: str,
@@ -94,7 +107,7 @@ class OllamaClient(ollama.AsyncClient):
         Close it (contextlib.aclosing) to close the connection. `explain_line` makes the error for an error
         line in mid-stream. An end of the stream is only an end here; what it means is the caller's to say.
         """
-        with explained(self.url, model, self._timeout_s):
+        with explained(self.url, model, silence_s=self._timeout_s, settable=True):
             async with self._http.stream("POST", path, content=body, timeout=self._patient) as response:
                 if not response.is_success:
                     await response.aread()

@@ -50,11 +50,13 @@ _REMEDIES = {
 
 
 @contextmanager
-def explained(url: str, model: str = "", timeout_s: float | None = None) -> Iterator[None]:
+def explained(
+    url: str, model: str = "", *, silence_s: float = QUICK_TIMEOUT_S, settable: bool = False
+) -> Iterator[None]:
     """Turn everything that the client or its transport raises inside into a `ProviderError`.
 
-    `model` is the one that the call is about, if it is about one; `timeout_s` the connection's timeout,
-    where it is that and not QUICK_TIMEOUT_S which limits the silence.
+    `model` is the one that the call is about, if it is about one. `silence_s` is how long the call waits
+    for a sign of life; `settable` says that this is the connection's own timeout.
     """
     try:
         yield
@@ -63,9 +65,9 @@ def explained(url: str, model: str = "", timeout_s: float | None = None) -> Iter
     except (httpx.ConnectError, httpx.ConnectTimeout, ConnectionError) as error:
         raise _unreachable(url, str(error)) from error
     except httpx.TimeoutException as error:
-        longer = ", or give this connection a longer timeout" if timeout_s else ""
+        longer = ", or give this connection a longer timeout" if settable else ""
         raise TimedOut(
-            f"Ollama at {url} said nothing for {timeout_s or QUICK_TIMEOUT_S:g} s. It may be overloaded or "
+            f"Ollama at {url} said nothing for {silence_s:g} s. It may be overloaded or "
             f"loading a large model: try again in a moment{longer}."
         ) from error
     except httpx.DecodingError as error:

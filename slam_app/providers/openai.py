@@ -1,15 +1,4 @@
-"""OpenAI and servers that speak its protocol: vLLM, llama.cpp, LM Studio, LiteLLM, Ray Serve and others.
-
-What is sent of the sampling parameters:
-
-| to | fields |
-|---|---|
-| OpenAI, Azure OpenAI | temperature, top_p, seed, max_completion_tokens; reasoning_effort for a think level |
-| every other server | temperature, top_p, seed, max_tokens, top_k, min_p, repeat_penalty (llama.cpp), |
-| | repetition_penalty (vLLM), chat_template_kwargs.enable_thinking for think on and off |
-
-`num_ctx` can't be set through this protocol: the server's start decides it.
-"""
+"""OpenAI and servers that speak its protocol: vLLM, llama.cpp, LM Studio, LiteLLM, Ray Serve and others."""
 
 from __future__ import annotations
 
@@ -21,7 +10,7 @@ from types import TracebackType
 from typing import Any, Self
 
 import httpx2
-from openai import AsyncOpenAI, Omit
+from openai import AsyncOpenAI, AsyncStream, Omit
 
 from slam_app.domain import (
     ChatRequest,
@@ -30,20 +19,13 @@ from slam_app.domain import (
     ModelInfo,
     PullProgress,
     SamplingParams,
-    Think,
 )
 from slam_app.errors import BadReply, ConfigError, ModelMissing, StreamCut, Unsupported
 from slam_app.providers.base import QUICK_TIMEOUT_S, require_answer
 from slam_app.providers.openai_errors import CLIENT_ERRORS, Origin, translate
+from slam_app.providers.openai_request import body_of, dropped_options, refused_field
 from slam_app.providers.openai_stream import Collector
 
-_EFFORT = {
-    Think.OFF: "none",
-    Think.LOW: "low",
-    Think.MEDIUM: "medium",
-    Think.HIGH: "high",
-    Think.MAX: "xhigh",
-}
 _MAKERS = {"llamacpp": "llama.cpp", "vllm": "vLLM", "library": "Ollama", "sglang": "SGLang"}
 """Who says what in the `owned_by` of its models."""
 
@@ -64,6 +46,7 @@ class OpenAIProvider:
         url = _checked_url(connection)
         key = api_key if api_key is not None else _key_of(connection)
         self._context = context
+        self._refused: dict[str, set[str]] = {}
         self._official = _is_official(url.host)
         self._origin = Origin(
             host=url.host if url.port is None else f"{url.host}:{url.port}",
@@ -121,21 +104,34 @@ class OpenAIProvider:
         )
 
     async def chat(self, request: ChatRequest) -> ChatResult:
-        collector = Collector(time.perf_counter_ns(), self._context)
-        begun = False
+        """As in base.py. Sampling fields that the model refuses are left out, see `ChatResult.dropped`."""
+        refused = self._refused.setdefault(request.model, set())
+        while True:
+            body = body_of(request, official=self._official, without=refused)
+            collector = Collector(time.perf_counter_ns(), self._context, dropped_options(refused, body))
+            try:
+                stream = await self._client.chat.completions.create(**body)
+            except CLIENT_ERRORS as error:
+                if field := refused_field(error, body):
+                    refused.add(field)
+                    continue
+                raise translate(error, self._origin, model=request.model) from None
+            await self._read(stream, collector, request.model)
+            return require_answer(collector.result())
+
+    async def _read(self, stream: AsyncStream[Any], collector: Collector, model: str) -> None:
+        """The stream into the collector. Raises ProviderError unless it comes to its proper end."""
+        headers = stream.response.headers
+        collector.request_id = headers.get("x-request-id", "")
         try:
-            stream = await self._client.chat.completions.create(**self._body(request))
-            begun = True
             async with stream:
-                headers = stream.response.headers
-                collector.request_id = headers.get("x-request-id", "")
                 async for chunk in stream:
                     collector.add(chunk, time.perf_counter_ns())
                     if headers.get("server") == "llama.cpp":
-                        self._check_model(request.model, collector)
+                        self._check_model(model, collector)
         except CLIENT_ERRORS as error:
             partial = collector.result() if collector.chunks else None
-            raise translate(error, self._origin, model=request.model, partial=partial, begun=begun) from None
+            raise translate(error, self._origin, model=model, partial=partial, begun=True) from None
         if not collector.chunks and "event-stream" not in headers.get("content-type", ""):
             raise BadReply(
                 f"{self._origin.host} did not answer with a stream of events. "
@@ -147,7 +143,6 @@ class OpenAIProvider:
                 "died. Run it again; if it happens often, look at the server's log.",
                 partial=collector.result(),
             )
-        return require_answer(collector.result())
 
     async def load(self, name: str, params: SamplingParams) -> None:
         raise self._unsupported()
@@ -175,36 +170,6 @@ class OpenAIProvider:
                 f"{self._origin.host} has no model {asked!r}: {collector.model!r} answered in its place. "
                 "Choose one of the models that the connection lists."
             )
-
-    def _body(self, request: ChatRequest) -> dict[str, Any]:
-        params = request.params
-        body: dict[str, Any] = {
-            "model": request.model,
-            "messages": [{"role": "user", "content": request.prompt}],
-            "stream": True,
-            "stream_options": {"include_usage": True},
-            "temperature": params.temperature,
-            "top_p": params.top_p,
-            "seed": params.seed,
-        }
-        if request.json_schema is not None:
-            body["response_format"] = {
-                "type": "json_schema",
-                "json_schema": {"name": "answer", "schema": dict(request.json_schema), "strict": True},
-            }
-        if params.think in _EFFORT and (self._official or params.think is not Think.OFF):
-            body["reasoning_effort"] = _EFFORT[params.think]
-        if self._official:
-            return {**body, "max_completion_tokens": params.max_tokens}
-        extra: dict[str, Any] = {
-            "top_k": params.top_k,
-            "min_p": params.min_p,
-            "repeat_penalty": params.repeat_penalty,
-            "repetition_penalty": params.repeat_penalty,
-        }
-        if params.think in (Think.ON, Think.OFF):
-            extra["chat_template_kwargs"] = {"enable_thinking": params.think is Think.ON}
-        return {**body, "max_tokens": params.max_tokens, "extra_body": extra}
 
     async def _list(self) -> tuple[list[dict[str, Any]], str]:
         """The entries of /models, and the `server` header."""

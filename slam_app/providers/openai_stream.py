@@ -15,15 +15,17 @@ class Collector:
     Args:
         sent_ns: `time.perf_counter_ns()` when the request went out.
         context: tokens of the context, where it is known: with it a full context is told from max tokens.
+        dropped: options that the model refused, see `ChatResult`.
     """
 
-    def __init__(self, sent_ns: int, context: int | None) -> None:
+    def __init__(self, sent_ns: int, context: int | None, dropped: tuple[str, ...] = ()) -> None:
         self.finished = False
         self.model = ""
         self.chunks = 0
         self.request_id = ""
         self._sent_ns = sent_ns
         self._context = context
+        self._dropped = dropped
         self._text: list[str] = []
         self._thinking: list[str] = []
         self._chars = 0
@@ -83,6 +85,7 @@ class Collector:
             e2e_s=self._last,
             server_model=self.model,
             request_id=self.request_id,
+            dropped=self._dropped,
         )
 
     def _add(self, chunk: Any, at: float) -> None:

@@ -104,7 +104,7 @@ class Library:
         with _digests:
             known = self._known_digests()
             if key not in known:
-                known[key] = _sha256(weights.path)
+                known[key] = file_sha256(weights.path)
                 self._write_digests(known)
             return known[key]
 
@@ -247,7 +247,8 @@ def _blocks(paths: tuple[Path, ...]) -> Iterator[bytes]:
                 yield block
 
 
-def _sha256(path: Path) -> str:
+def file_sha256(path: Path) -> str:
+    """In hex."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 

@@ -1,4 +1,4 @@
-"""One SQLite file: one writer behind a lock, short read connections, errors in words.
+"""One SQLite file: one writer behind a lock, a reader for each who reads, errors in words.
 
 Only `Db.write` starts transactions that write, and it starts them with BEGIN IMMEDIATE: a deferred
 transaction that reads first and writes later fails at once when another writer got in between.
@@ -27,6 +27,8 @@ IntegrityError: type[Exception] = sqlite3.IntegrityError
 """A unique key or check of the schema was broken."""
 
 BUSY_TIMEOUT_S = 10.0
+IDLE_READERS = 8
+"""Kept open between reads: opening one parses the schema, which takes longer than most queries."""
 
 
 def now() -> str:
@@ -46,6 +48,7 @@ class Db:
         """
         self.path = path
         self._lock = threading.Lock()
+        self._readers: list[Database] = []
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -88,18 +91,33 @@ class Db:
 
     @contextmanager
     def read(self) -> Iterator[Database]:
-        """A short connection of its own that sees one consistent state and can't write."""
+        """A connection that is nobody else's meanwhile, sees one consistent state and can't write."""
         with _explained(self.path):
-            db = self._connect()
+            db = self._reader()
             try:
-                db.execute("PRAGMA query_only = ON")
                 db.execute("BEGIN")
                 yield db
-            finally:
+                db.execute("ROLLBACK")
+            except BaseException:
                 db.close()
+                raise
+            if len(self._readers) < IDLE_READERS:
+                self._readers.append(db)
+            else:
+                db.close()
+
+    def _reader(self) -> Database:
+        try:
+            return self._readers.pop()
+        except IndexError:
+            db = self._connect()
+            db.execute("PRAGMA query_only = ON")
+            return db
 
     def close(self) -> None:
         with self._lock:
+            while self._readers:
+                self._readers.pop().close()
             self._writer.close()
 
     def check(self) -> list[str]:

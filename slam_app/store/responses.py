@@ -6,7 +6,7 @@ import json
 from dataclasses import dataclass
 from typing import Any
 
-from slam_app.domain import ChatResult, PendingResponse, ResponseStatus, SamplingParams
+from slam_app.domain import ChatResult, ModelInfo, PendingResponse, ResponseStatus, SamplingParams
 from slam_app.store.db import Db, now
 
 
@@ -64,7 +64,11 @@ def pending(db: Db, run_id: int, connection_id: int) -> list[PendingResponse]:
             model_id=row["model_id"],
             model=row["model"],
             digest=row["digest"],
-            can_think="thinking" in json.loads(row["capabilities_json"]),
+            may_think=ModelInfo(
+                row["model"],
+                digest=row["digest"],
+                capabilities=tuple(json.loads(row["capabilities_json"])),
+            ).may_think,
             prompt=row["prompt"],
             sample=row["sample"],
             params=SamplingParams.from_dict(json.loads(row["params_json"])),
@@ -104,7 +108,7 @@ def fill(db: Db, planned: PendingResponse, outcome: Outcome) -> bool:
         "e2e_s": result.e2e_s,
         "retries": outcome.retries,
         "model_digest": planned.digest,
-        "params_json": json.dumps(outcome.params.to_dict()),
+        "params_json": json.dumps(_sent(outcome)),
         "started_at": outcome.started_at,
         "finished_at": now(),
     }
@@ -166,6 +170,12 @@ def of_run(db: Db, run_id: int, *, case_id: int | None = None) -> list[dict[str,
                 {"run": run_id, "case": case_id},
             )
         )
+
+
+def _sent(outcome: Outcome) -> dict[str, Any]:
+    """The sampling parameters as sent: without those that the server refused."""
+    dropped = outcome.result.dropped
+    return {name: value for name, value in outcome.params.to_dict().items() if name not in dropped}
 
 
 def _storable(text: str) -> str:

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from urllib.parse import urlsplit
 
 import streamlit as st
 
 from slam_app import inventory
 from slam_app.domain import Connection, ConnectionKind
 from slam_app.errors import InputError
+from slam_app.inventory import checked_address
 from slam_app.store import connections
 from slam_app.store.db import Db
 from slam_app.ui.text import ago, code, plain
@@ -99,32 +98,6 @@ def add_form(db: Db, number: int) -> int | None:
     except InputError as error:
         st.error(str(error))
         return None
-
-
-def checked_address(kind: ConnectionKind, url: str) -> str:
-    """The base URL as it will be stored. Raises InputError."""
-    url = url.strip().rstrip("/")
-    if kind is ConnectionKind.EMBEDDED:
-        return ""
-    example = "http://127.0.0.1:11434" if kind is ConnectionKind.OLLAMA else "http://127.0.0.1:8000/v1"
-    try:
-        parts = urlsplit(url)
-        usable = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
-    except ValueError:
-        usable = False
-    if not usable or re.search(r"\s", url):
-        raise InputError(f"The base URL must look like {example}: http or https, a host, maybe a port.")
-    if kind is ConnectionKind.OLLAMA and parts.path.endswith("/v1"):
-        raise InputError(
-            "An address that ends in /v1 is of the kind OpenAI-compatible: choose that. "
-            f"Ollama's own has no /v1, as in {example}, and offers more."
-        )
-    if parts.username or parts.password or parts.query or parts.fragment:
-        raise InputError(
-            "The base URL must not hold a name, a password or a key: it is stored as it is. "
-            "Put the key into an environment variable and enter that variable's name."
-        )
-    return url
 
 
 def checked_key_name(name: str) -> str:

@@ -255,6 +255,73 @@ def test_a_load_that_takes_too_long_is_ended(data_dir: Path) -> None:
         EmbeddedServers().start(weights_of(data_dir), SMOLLM2, 512, timeout_s=0.01)
 
 
+@pytest.fixture
+def slow_engine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An engine that never becomes ready."""
+    program = tmp_path / "engine"
+    program.write_text("#!/bin/sh\nexec sleep 60\n")
+    program.chmod(0o755)
+    monkeypatch.setattr("slam_app.providers.llama_server.sys.executable", str(program))
+
+
+def engines() -> list[psutil.Process]:
+    return [child for child in psutil.Process().children() if child.name() == "sleep"]
+
+
+async def loading() -> None:
+    while not await asyncio.to_thread(engines):  # noqa: ASYNC110
+        await asyncio.sleep(0.01)
+
+
+@pytest.mark.usefixtures("slow_engine")
+def test_a_cancelled_load_ends_at_once_with_its_process(embedded: Connection) -> None:
+    async def cancelled(provider: EmbeddedProvider) -> None:
+        task = asyncio.ensure_future(provider.load(SMOLLM2, replace(PARAMS, num_ctx=384)))
+        await loading()
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+
+    began = time.monotonic()
+    run(embedded, cancelled)
+
+    assert time.monotonic() - began < 5
+    assert engines() == []
+
+
+@pytest.mark.usefixtures("slow_engine")
+def test_unloading_ends_a_load_and_those_that_wait_behind_it(embedded: Connection) -> None:
+    async def unloaded(provider: EmbeddedProvider) -> list[Any]:
+        wanted = [replace(PARAMS, num_ctx=num_ctx) for num_ctx in (384, 640)]
+        tasks = [asyncio.ensure_future(provider.load(SMOLLM2, params)) for params in wanted]
+        await loading()
+        await asyncio.sleep(0.1)
+        await provider.unload(SMOLLM2)
+        return await asyncio.gather(*tasks, return_exceptions=True)
+
+    errors = run(embedded, unloaded)
+
+    assert [type(error) for error in errors] == [ServerFailed, ServerFailed]
+    assert all("unloaded" in str(error) for error in errors)
+    assert engines() == []
+
+
+def test_who_waits_for_a_load_that_another_gives_up_loads_for_itself(
+    embedded: Connection, data_dir: Path
+) -> None:
+    SERVERS.stop(weights_of(data_dir))
+
+    async def one_gives_up(provider: EmbeddedProvider) -> ChatResult:
+        first = asyncio.ensure_future(provider.load(SMOLLM2, PARAMS))
+        await asyncio.sleep(0.2)
+        second = asyncio.ensure_future(provider.chat(ChatRequest(SMOLLM2, "Hello", PARAMS)))
+        await asyncio.sleep(0.1)
+        first.cancel()
+        return await second
+
+    assert run(embedded, one_gives_up).text
+
+
 # Failures
 
 

@@ -25,6 +25,7 @@ from slam_app.domain import (
     Connection,
     ConnectionKind,
     FinishReason,
+    ModelInfo,
     SamplingParams,
     Think,
 )
@@ -265,6 +266,150 @@ def test_openai_gets_only_what_it_knows(monkeypatch: pytest.MonkeyPatch) -> None
 
 def test_no_reasoning_effort_unless_asked(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "reasoning_effort" not in sent(SamplingParams(), monkeypatch, official=True)
+
+
+# Parameters that a model does not take
+
+
+class Picky(LoopbackServer):
+    """Refuses these fields one at a time, as hosted APIs do, then answers."""
+
+    def __init__(self, *refusals: tuple[str, Answer]) -> None:
+        super().__init__()
+        self._refusals = refusals
+
+    def answer(self, call: Call) -> None:
+        body = call.json
+        for name, refuse in self._refusals:
+            if name in body:
+                return refuse(call)
+        return stream(*HELLO)(call)
+
+
+def unsupported(name: str, code: str = "unsupported_parameter") -> tuple[str, Answer]:
+    """Word for word what OpenAI says."""
+    said = f"Unsupported parameter: '{name}' is not supported with this model."
+    return name, refusal(400, said, type="invalid_request_error", param=name, code=code)
+
+
+TEMPERATURE_IS_ONE = (
+    "temperature",
+    refusal(
+        400,
+        "Unsupported value: 'temperature' does not support 0.7 with this model. "
+        "Only the default (1) value is supported.",
+        type="invalid_request_error",
+        param="temperature",
+        code="unsupported_value",
+    ),
+)
+
+
+def ask_picky(server: LoopbackServer, params: SamplingParams, times: int = 1) -> list[ChatResult]:
+    async def all_times() -> list[ChatResult]:
+        async with OpenAIProvider(connection(f"{server.url}/v1")) as provider:
+            return [await provider.chat(ChatRequest("m-1", "Hi", params)) for _ in range(times)]
+
+    with server:
+        return asyncio.run(all_times())
+
+
+def test_what_a_reasoning_model_refuses_is_left_out_and_said() -> None:
+    server = Picky(TEMPERATURE_IS_ONE, unsupported("top_p"), unsupported("seed"))
+
+    first, second = ask_picky(server, SamplingParams(), times=2)
+
+    assert first.text == second.text == "Hello"
+    assert first.dropped == second.dropped == ("temperature", "top_p", "seed")
+    assert len(server.calls) == 5, "what a model refused is not sent to it again"
+    assert {"temperature", "top_p", "seed"} & set(server.calls[-1].json) == set()
+    assert server.calls[-1].json["max_tokens"] == 512
+
+
+def test_nothing_is_dropped_that_nobody_refused() -> None:
+    assert ask(stream(*HELLO)).dropped == ()
+
+
+@pytest.mark.parametrize(
+    ("refused", "field", "dropped"),
+    [
+        (refusal(400, "property 'top_k' is unsupported"), "top_k", ("top_k",)),
+        (refusal(400, 'Unknown name "min_p": Cannot find field.'), "min_p", ("min_p",)),
+        (
+            lambda call: call.send(
+                422,
+                b'{"detail":[{"type":"extra_forbidden","loc":["body","repeat_penalty"],'
+                b'"msg":"Extra inputs are not permitted","input":1.1}]}',
+                {"content-type": "application/json"},
+            ),
+            "repeat_penalty",
+            (),  # vLLM's name for the same option still goes out
+        ),
+        (refusal(400, "Unrecognized request argument: reasoning_effort"), "reasoning_effort", ("think",)),
+    ],
+)
+def test_other_servers_refuse_in_other_words(refused: Answer, field: str, dropped: tuple[str, ...]) -> None:
+    server = Picky((field, refused))
+
+    (result,) = ask_picky(server, SamplingParams(think=Think.HIGH))
+
+    assert result.dropped == dropped
+    assert [field in call.json for call in server.calls] == [True, False]
+
+
+@pytest.mark.parametrize(
+    "refused",
+    [
+        refusal(400, "temperature must be between 0 and 2", param="temperature", code="invalid_value"),
+        refusal(
+            400,
+            "Unsupported value: 'reasoning_effort' does not support 'high' with this model.",
+            param="reasoning_effort",
+            code="unsupported_value",
+        ),
+        refusal(400, "Unsupported parameter: 'max_tokens'", param="max_tokens", code="unsupported_parameter"),
+        refusal(401, "temperature is not supported for this key"),
+    ],
+)
+def test_other_refusals_are_errors_at_once(refused: Answer) -> None:
+    server = Picky(("model", refused))
+
+    with pytest.raises((BadRequest, Refused)):
+        ask_picky(server, SamplingParams(think=Think.HIGH))
+
+    assert len(server.calls) == 1
+
+
+def test_a_server_that_names_the_same_parameter_for_ever_is_asked_twice() -> None:
+    server = Picky(("model", unsupported("seed")[1]))
+
+    with pytest.raises(BadRequest, match="seed"):
+        ask_picky(server, SamplingParams())
+
+    assert len(server.calls) == 2
+
+
+def test_the_time_of_an_answer_does_not_contain_the_refusal() -> None:
+    def slowly(call: Call) -> None:
+        call.wait(0.4)
+        TEMPERATURE_IS_ONE[1](call)
+
+    (result,) = ask_picky(Picky(("temperature", slowly)), SamplingParams())
+
+    assert result.ttft_s is not None and result.ttft_s < 0.35
+
+
+@pytest.mark.parametrize(
+    ("info", "may"),
+    [
+        (ModelInfo("m", capabilities=("completion", "thinking")), True),
+        (ModelInfo("m", capabilities=("completion",)), False),
+        (ModelInfo("m"), True),
+        (ModelInfo("m", digest="abc"), False),
+    ],
+)
+def test_a_server_that_says_nothing_of_thinking_may_be_asked_for_it(info: ModelInfo, may: bool) -> None:
+    assert info.may_think is may
 
 
 def test_a_schema_is_sent_as_response_format() -> None:

@@ -54,7 +54,7 @@ def test_gemma_is_put_together_once_and_is_what_its_publisher_hashed(library: Li
     written = path.stat().st_mtime_ns
     library.ready(gemma)
 
-    assert module._sha256(path) == "a5fd3b62230aa5ec60212297dc9d20eaa70578ac519e00d93a17e44c087a6818"
+    assert module.file_sha256(path) == "a5fd3b62230aa5ec60212297dc9d20eaa70578ac519e00d93a17e44c087a6818"
     assert path.stat().st_mtime_ns == written
     assert [entry.name for entry in path.parent.iterdir()] == [f"{GEMMA}.gguf"]
 
@@ -176,13 +176,13 @@ def test_deleting_what_is_not_there_is_said_so(library: Library) -> None:
 def test_a_file_is_hashed_once_per_version(library: Library, monkeypatch: pytest.MonkeyPatch) -> None:
     path = copied(library, library.directory / "mine.gguf")
     hashed: list[Path] = []
-    real = module._sha256
+    real = module.file_sha256
 
     def counted(path: Path) -> str:
         hashed.append(path)
         return real(path)
 
-    monkeypatch.setattr(module, "_sha256", counted)
+    monkeypatch.setattr(module, "file_sha256", counted)
     mine = library.find("mine")
 
     first = library.digest(mine)
