@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import re
 import subprocess
 import sys
@@ -191,6 +192,17 @@ def test_what_sqlite_cannot_hold_is_stored_as_well_as_can_be(db: Db) -> None:
     assert responses.fill(db, planned, responses.Outcome(odd, planned.params, "2026-01-01"))
     (row,) = responses.of_run(db, run_id)
     assert (row["text"], row["prompt_tokens"], row["output_tokens"]) == ("half a pair: ?", None, 7)
+
+
+def test_a_parameter_that_the_server_refused_is_not_stored_as_sent(db: Db) -> None:
+    add_connection(db, "http://127.0.0.1:1", "one")
+    run_id = plan(db, cases=1)
+    (planned,) = responses.pending(db, run_id, connections.all_connections(db)[0].id)
+    result = ChatResult("hello", dropped=("temperature",))
+    responses.fill(db, planned, responses.Outcome(result, planned.params, "2026-01-01"))
+    (row,) = responses.of_run(db, run_id)
+    assert "temperature" not in json.loads(row["params_json"])
+    assert json.loads(row["params_json"])["top_p"] == planned.params.top_p
 
 
 def test_a_run_of_millions_is_refused_with_its_size(db: Db) -> None:
