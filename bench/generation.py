@@ -31,8 +31,8 @@ from slam_app.store import connections, responses, runs, use_cases
 from slam_app.store.db import Db
 
 MODEL = "smollm2-135m-instruct-q4_1"
-SAMPLES = 2
-PAIRS = 5
+SAMPLES = 1
+PAIRS = 7
 PARAMS = SamplingParams(temperature=0.7, max_tokens=128, num_ctx=1024, seed=7)
 
 
@@ -72,7 +72,7 @@ def run() -> list[Row]:
             f"generation, {len(pairs[0][0].texts)} calls of up to {PARAMS.max_tokens} tokens",
             f"{median(app.speed for app, _ in pairs):.1f} tokens/s",
             f"straight to llama.cpp {median(straight.speed for _, straight in pairs):.1f} tokens/s",
-            median(app.speed / straight.speed for app, straight in pairs),
+            [app.speed / straight.speed for app, straight in pairs],
             "at least 0.97",
         )
     ]

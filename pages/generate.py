@@ -8,7 +8,8 @@ from slam_app.ui import generate
 from slam_app.ui.app import db
 from slam_app.ui.auth import require_admin
 from slam_app.ui.pages import link
-from slam_app.ui.widgets import empty_state, pick
+from slam_app.ui.text import plain
+from slam_app.ui.widgets import count, empty_state, pick
 
 require_admin()
 
@@ -25,7 +26,7 @@ def new_run() -> None:
     use_case = pick("Use case", there, "use_case", lambda use_case: use_case.name)
     cases = use_cases.cases(db(), use_case.id)
     if not cases:
-        empty_state(f"{use_case.name} has no cases yet.", "prompts", "Add cases")
+        empty_state(f"{plain(use_case.name)} has no cases yet.", "prompts", "Add cases")
         return
     versions = use_cases.templates(db(), use_case.id)
     template = versions[0]
@@ -35,10 +36,9 @@ def new_run() -> None:
     model_ids = st.multiselect(
         "Models",
         list(by_id),
-        default=[model.id for model in models if model.id == use_case.incumbent_model_id]
-        or [model.id for model in models if model.kind == "embedded"],
+        default=generate.preselected(models, use_case.incumbent_model_id),
         format_func=lambda model_id: by_id[model_id].label,
-        key="models",
+        key=f"models-{use_case.id}",
         help="Include the incumbent: its answers are what the others are compared with.",
     )
     case_names = {case.id: case.name for case in cases}
@@ -53,9 +53,8 @@ def new_run() -> None:
         "Samples per case", 1, 100, 1, key="samples", help="How often each model answers each case."
     )
     params = generate.sampling_form([by_id[model_id] for model_id in model_ids])
-    calls = len(model_ids) * len(case_ids) * samples
-    st.markdown(f"**{calls} calls** = {len(model_ids)} models × {len(case_ids)} cases × {samples} samples")
-    if st.button("Start", type="primary", key="start", disabled=not calls):
+    possible = generate.number_of_calls(len(model_ids), len(case_ids), samples)
+    if st.button("Start", type="primary", key="start", disabled=not possible):
         try:
             run_id = generation.plan_run(
                 db(),
@@ -66,7 +65,7 @@ def new_run() -> None:
                 params=params,
             )
         except SlamError as error:
-            st.error(str(error))
+            st.error(plain(str(error)))
         else:
             st.session_state.pop("pick-run", None)
             st.query_params["run"] = str(run_id)
@@ -80,10 +79,10 @@ def actions(run: Run) -> None:
         if working and st.button("Cancel", key="cancel", help="What is finished is kept."):
             runs.cancel(db(), run.id)
             st.rerun()
-        if not working and pending and st.button(f"Resume ({pending} left)", key="resume", type="primary"):
+        if not working and pending and st.button(f"Resume ({pending:,} left)", key="resume", type="primary"):
             runs.resume(db(), run.id)
             st.rerun()
-        if not working and errors and st.button(f"Retry {errors} errors", key="retry"):
+        if not working and errors and st.button(f"Retry {count(errors, 'error')}", key="retry"):
             runs.retry_errors(db(), run.id)
             st.rerun()
         generate.download(db(), run)

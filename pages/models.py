@@ -11,8 +11,8 @@ from slam_app.ui import connections as servers
 from slam_app.ui import models as shown
 from slam_app.ui import pulls
 from slam_app.ui.app import db, settings
-from slam_app.ui.auth import require_admin
-from slam_app.ui.text import ago
+from slam_app.ui.auth import require_admin, stay_admin
+from slam_app.ui.text import ago, plain
 from slam_app.ui.widgets import pick
 
 require_admin()
@@ -26,7 +26,7 @@ def act(doing: str, action: Callable[[], object]) -> None:
         with st.spinner(doing, show_time=True):
             action()
     except SlamError as error:
-        st.error(str(error))
+        st.error(plain(str(error)))
     else:
         st.rerun()
 
@@ -39,7 +39,9 @@ def installed(there: list[Connection], models: list[Model]) -> None:
     for connection in there:
         last = inventory.last_check(db(), connection)
         if last and not last.ok and any(model.connection_id == connection.id for model in models):
-            st.warning(f"{connection.name} did not answer {ago(last.at)}: its models are as last seen.")
+            st.warning(
+                f"{plain(connection.name)} did not answer {ago(last.at)}: its models are as last seen."
+            )
     with st.container(horizontal=True):
         refresh = st.button("Refresh", key="refresh", icon=":material/refresh:", help="Asks all servers.")
         st.button(GET, key="to-get", on_click=lambda: st.session_state.update(tab=GET))
@@ -67,7 +69,10 @@ def one_model(model: Model) -> None:
             st.caption(f"It can't be deleted here. {why_not}")
         if load:
             params = replace(SamplingParams(), num_ctx=context)
-            act(f"Loading {model.name} ...", lambda: inventory.load(db(), connection, model.name, params))
+            act(
+                f"Loading {plain(model.name)} ...",
+                lambda: inventory.load(db(), connection, model.name, params),
+            )
         if unload:
             act("Unloading ...", lambda: inventory.unload(db(), connection, model.name))
         if delete:
@@ -76,6 +81,7 @@ def one_model(model: Model) -> None:
 
 @st.dialog("Delete this model?")
 def confirm_delete(model: Model, connection: Connection) -> None:
+    stay_admin()
     st.markdown(shown.delete_warning(model))
     if st.button("Delete", type="primary", key="delete-now"):
         act("Deleting ...", lambda: inventory.delete(db(), connection, model.name))
@@ -112,13 +118,14 @@ def connect(there: list[Connection]) -> None:
 
 
 def check(connection: Connection) -> None:
-    act(f"Asking {connection.name} ...", lambda: inventory.check(db(), connection))
+    act(f"Asking {plain(connection.name)} ...", lambda: inventory.check(db(), connection))
 
 
 @st.dialog("Remove this connection?")
 def confirm_remove(connection: Connection) -> None:
+    stay_admin()
     st.write(
-        f"{connection.name} and its models disappear from the lists. Answers that they gave stay, "
+        f"{plain(connection.name)} and its models disappear from the lists. Answers that they gave stay, "
         "and nothing is deleted on the server."
     )
     if st.button("Remove", type="primary", key="remove-now"):

@@ -9,9 +9,9 @@ from slam_app.store import use_cases
 from slam_app.ui import cases as case_parts
 from slam_app.ui import prompts as parts
 from slam_app.ui.app import db
-from slam_app.ui.auth import require_admin
+from slam_app.ui.auth import require_admin, stay_admin
 from slam_app.ui.pages import link
-from slam_app.ui.widgets import pick
+from slam_app.ui.widgets import count, pick
 
 require_admin()
 st.set_page_config(layout="wide")
@@ -44,6 +44,7 @@ def show(use_case_id: int) -> None:
 
 @st.dialog("New use case")
 def create() -> None:
+    stay_admin()
     st.write("The feature of your product that a smaller model may take over.")
     with st.form("new-use-case", border=False):
         name = st.text_input("Name", key="new-name", placeholder="Review summaries")
@@ -100,9 +101,10 @@ def cases_of(use_case: UseCase, versions: Sequence[Template], cases: Sequence[Ca
 
 @st.dialog("Delete these cases?")
 def confirm_delete(doomed: dict[int, str]) -> None:
+    stay_admin()
     st.text("\n".join(list(doomed.values())[:10]) + ("\n..." if len(doomed) > 10 else ""))
     st.write("New runs no longer use them. Answers and ratings that exist stay.")
-    if st.button(f"Delete {case_parts.count(len(doomed))}", type="primary", key="delete-now"):
+    if st.button(f"Delete {count(len(doomed), 'case')}", type="primary", key="delete-now"):
         for case_id in doomed:
             use_cases.remove_case(db(), case_id)
         st.rerun()

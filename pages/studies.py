@@ -7,8 +7,9 @@ from slam_app.errors import InputError
 from slam_app.rating import studies as rating_studies
 from slam_app.store import runs, studies
 from slam_app.ui.app import db, settings
-from slam_app.ui.auth import require_admin
+from slam_app.ui.auth import require_admin, stay_admin
 from slam_app.ui.pages import link
+from slam_app.ui.text import plain
 from slam_app.ui.widgets import empty_state, pick
 
 require_admin()
@@ -50,7 +51,7 @@ def new_study(complete: list[Run]) -> None:
 
 def card(study: Study) -> None:
     with st.container(border=True):
-        st.subheader(study.name)
+        st.subheader(plain(study.name))
         st.caption(
             f"Study {study.id} of run {study.run_id} · {study.raters} raters × "
             f"{study.items_per_rater} screens · score 0 to {study.scale_max}"
@@ -83,6 +84,7 @@ def draft(study: Study) -> None:
 
 @st.fragment(run_every=3)
 def counts(study_id: int) -> None:
+    stay_admin()
     study = studies.get(db(), study_id)
     left, middle, right = st.columns(3)
     left.metric("Open", study.slots[SlotStatus.OPEN], help="Sets that nobody has begun.")
@@ -95,7 +97,13 @@ def launched(study: Study) -> None:
     origin = urlsplit(st.context.url or "")
     base = settings().public_url or f"{origin.scheme}://{origin.netloc}"
     st.write("Link for raters" if study.status is StudyStatus.OPEN else "Link for raters (closed now)")
-    st.code(rating_studies.link(db(), study, base), language=None, wrap_lines=True)
+    if rating_studies.link_works(db(), study):
+        st.code(rating_studies.link(db(), study, base), language=None, wrap_lines=True)
+    else:
+        st.warning(
+            "This link can't be shown any more: the key file beside the database was lost or replaced. "
+            "Renew the link and send the new one to all raters; those who had begun start again."
+        )
     if not settings().public_url and origin.hostname in ("localhost", "127.0.0.1", None):
         st.caption("This link works on this computer only. Set SLAM_PUBLIC_URL to the address others use.")
     st.caption(
@@ -117,6 +125,7 @@ def launched(study: Study) -> None:
 
 @st.dialog("Renew the link?")
 def confirm_renewal(study: Study) -> None:
+    stay_admin()
     st.write("The old link stops working at once. Raters who have begun need the new one to go on.")
     if st.button("Renew", type="primary", key="renew-now"):
         rating_studies.renew_link(db(), study)

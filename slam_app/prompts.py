@@ -1,4 +1,4 @@
-"""Prompt templates: Jinja2 in an immutable sandbox, where an undefined variable is an error.
+"""Prompt templates: Jinja2 in a sandbox, where an undefined variable is an error and work is limited.
 
 A block tag alone on its line leaves no blank line behind, and one newline at the very end of the body
 is dropped, so that templates can be laid out for reading. Lists and objects print as JSON; `join`
@@ -8,22 +8,17 @@ leaves a plain text as it is, so that the same template serves cases with lists 
 
 from __future__ import annotations
 
-import json
 import re
 import traceback
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
 
-from jinja2 import StrictUndefined, Template, Undefined, nodes, pass_eval_context
+from jinja2 import Template, nodes
 from jinja2.exceptions import SecurityError, TemplateSyntaxError, UndefinedError
-from jinja2.filters import do_join
 from jinja2.meta import find_undeclared_variables
-from jinja2.nodes import EvalContext
-from jinja2.runtime import Context
-from jinja2.sandbox import ImmutableSandboxedEnvironment
 
+from slam_app import sandbox
 from slam_app.errors import TemplateError
 
 MAX_PROMPT_CHARS = 200_000
@@ -59,6 +54,7 @@ def render(body: str, values: Mapping[str, object]) -> str:
             )
     parts: list[str] = []
     length = 0
+    sandbox.begin()
     try:
         for part in compiled.template.generate(dict(values)):
             length += len(part)
@@ -70,6 +66,11 @@ def render(body: str, values: Mapping[str, object]) -> str:
             parts.append(part)
     except TemplateError:
         raise
+    except sandbox.TooMuchWork as error:
+        raise TemplateError(
+            f"{_where(error)} exceeds the {sandbox.MAX_ROUNDS:,} rounds of loops that one prompt may take. "
+            "Use shorter loops, or fewer of them inside each other."
+        ) from error
     except SecurityError as error:
         raise TemplateError(
             f"{_where(error)} does what a template may not do "
@@ -99,52 +100,7 @@ class _Compiled:
     looped: tuple[str, ...]
 
 
-class _Environment(ImmutableSandboxedEnvironment):
-    # Also keeps the compiler from computing such an expression before anything can check it.
-    intercepted_binops = frozenset(["*", "**"])
-
-    def call_binop(self, context: Context, operator: str, left: Any, right: Any) -> Any:
-        if operator == "**":
-            raise SecurityError("powers are not available")
-        if not all(isinstance(side, int | float) for side in (left, right)):
-            raise SecurityError("only numbers can be multiplied")
-        return super().call_binop(context, operator, left, right)
-
-
-def _printable(value: Any) -> Any:
-    """What `{{ value }}` prints. Methods and generators would print as memory addresses: refused."""
-    if value is None:
-        return ""
-    if isinstance(value, str | int | float | Undefined):
-        return value
-    if isinstance(value, list | tuple | dict):
-        return json.dumps(value, ensure_ascii=False)
-    raise TypeError(
-        f"a {type(value).__name__} can't be printed; a key of an object is written thing['key'], "
-        "the result of map or select needs | join or | list"
-    )
-
-
-@pass_eval_context
-def _join(context: EvalContext, value: Any, d: str = "", attribute: str | int | None = None) -> str:
-    return value if isinstance(value, str) else do_join(context, value, d, attribute)
-
-
-def _environment() -> _Environment:
-    environment = _Environment(
-        undefined=StrictUndefined,
-        autoescape=False,
-        finalize=_printable,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.globals = {name: environment.globals[name] for name in ("range", "namespace")}
-    environment.filters["join"] = _join
-    del environment.filters["random"]
-    return environment
-
-
-_ENVIRONMENT = _environment()
+_ENVIRONMENT = sandbox.environment()
 
 
 @lru_cache(maxsize=64)
@@ -157,7 +113,9 @@ def _compile(body: str) -> _Compiled:
     try:
         tree = _ENVIRONMENT.parse(body)
         names = find_undeclared_variables(tree)
-        template = _ENVIRONMENT.from_string(body)
+        loops = {node.iter.name for node in tree.find_all(nodes.For) if isinstance(node.iter, nodes.Name)}
+        outside = next(tree.find_all((nodes.Include, nodes.Import, nodes.FromImport, nodes.Extends)), None)
+        template = _ENVIRONMENT.from_string(sandbox.metered(tree))
     except TemplateSyntaxError as error:
         # str(error) would add a file and a source line that mean nothing to the author.
         what = (error.message or "syntax error").rstrip(". ")
@@ -173,13 +131,11 @@ def _compile(body: str) -> _Compiled:
         # Jinja2 lets some through: arguments given twice, numbers of thousands of digits.
         what = error.msg if isinstance(error, SyntaxError) else _sentence(error)
         raise TemplateError(f"The template can't be used: {what}. Mend that place.") from error
-    outside = next(tree.find_all((nodes.Include, nodes.Import, nodes.FromImport, nodes.Extends)), None)
     if outside is not None:
         raise TemplateError(
             f"Line {outside.lineno} of the template wants another template, and there is none to load. "
             "Paste the text of the other one in its place."
         )
-    loops = {node.iter.name for node in tree.find_all(nodes.For) if isinstance(node.iter, nodes.Name)}
     ordered = tuple(sorted(names, key=_appearance(body, names).__getitem__))
     return _Compiled(template, ordered, tuple(name for name in ordered if name in loops))
 

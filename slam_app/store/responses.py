@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -153,7 +154,9 @@ def progress(db: Db, run_id: int) -> list[ModelProgress]:
         ]
 
 
-def of_run(db: Db, run_id: int, *, case_id: int | None = None) -> list[dict[str, Any]]:
+def of_run(
+    db: Db, run_id: int, *, case_id: int | None = None, sample: int | None = None
+) -> list[dict[str, Any]]:
     """All that is stored of a run's responses, with the names of model and case, in planned order."""
     with db.read() as con:
         return list(
@@ -166,8 +169,51 @@ def of_run(db: Db, run_id: int, *, case_id: int | None = None) -> list[dict[str,
            JOIN cases ON cases.id = responses.case_id
            JOIN run_cases USING (run_id, case_id)
            WHERE responses.run_id = :run AND (:case IS NULL OR responses.case_id = :case)
+             AND (:sample IS NULL OR responses.sample = :sample)
            ORDER BY responses.id""",
-                {"run": run_id, "case": case_id},
+                {"run": run_id, "case": case_id, "sample": sample},
+            )
+        )
+
+
+def cases_of(db: Db, run_id: int) -> dict[int, str]:
+    """The names of a run's cases by id, in planned order."""
+    with db.read() as con:
+        rows = con.execute(
+            """SELECT cases.id, cases.name FROM run_cases JOIN cases ON cases.id = run_cases.case_id
+               WHERE run_cases.run_id = ? ORDER BY cases.id""",
+            [run_id],
+        )
+        return dict(rows.fetchall())
+
+
+def previews(
+    db: Db,
+    run_id: int,
+    *,
+    model_ids: Sequence[int],
+    status: ResponseStatus | None = None,
+    limit: int,
+    offset: int = 0,
+) -> list[dict[str, Any]]:
+    """Some of a run's responses in planned order, their texts cut to 300 characters, without prompts."""
+    with db.read() as con:
+        return list(
+            con.query(
+                """SELECT responses.id, model_id, cases.name AS "case", sample, status,
+                          substr(text, 1, 300) AS text, substr(error, 1, 300) AS error, finish_reason,
+                          prompt_tokens, output_tokens, ttft_s, e2e_s, retries
+                   FROM responses JOIN cases ON cases.id = responses.case_id
+                   WHERE run_id = :run AND model_id IN (SELECT value FROM json_each(:models))
+                     AND (:status IS NULL OR status = :status)
+                   ORDER BY responses.id LIMIT :limit OFFSET :offset""",
+                {
+                    "run": run_id,
+                    "models": json.dumps(list(model_ids)),
+                    "status": status and str(status),
+                    "limit": limit,
+                    "offset": offset,
+                },
             )
         )
 

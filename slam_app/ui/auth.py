@@ -26,6 +26,15 @@ def require_admin() -> None:
         st.stop()
 
 
+def stay_admin() -> None:
+    """The first line of every dialog and fragment of an admin page: they run alone, without its first line.
+
+    After a logout in another tab the whole page runs anew, and asks to log in.
+    """
+    if not is_admin():
+        st.rerun()
+
+
 def log_out() -> None:
     auth.log_out(db(), st.context.cookies.get(auth.COOKIE, ""))
 

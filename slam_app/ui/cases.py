@@ -21,6 +21,7 @@ from slam_app.errors import CasesError, InputError, TemplateError
 from slam_app.store import use_cases
 from slam_app.store.db import Db
 from slam_app.ui.text import plain
+from slam_app.ui.widgets import count
 
 RENDER_AT_MOST = 500
 """Of more cases only missing values are looked for: 5,000 prompts take more than a second."""
@@ -105,14 +106,15 @@ def table(body: str, there: Sequence[Case]) -> pd.DataFrame:
 def draw_table(body: str, there: Sequence[Case]) -> None:
     frame = table(body, there)
     if "Problem" in frame:
-        bad = int((frame["Problem"] != "").sum())
+        bad = count(int((frame["Problem"] != "").sum()), "case")
         st.warning(
-            f"{count(bad)} of {len(there):,} can't be used with this template; the column Problem says why. "
+            f"{bad} of {len(there):,} can't be used with this template; the column Problem says why. "
             "Mend them under Edit a case, or change the template."
         )
     st.dataframe(frame, hide_index=True, key="cases", alt="The cases of this use case")
     st.caption(
-        f"{count(len(there))}. Every model of a run answers each case, as often as the run has samples."
+        f"{count(len(there), 'case')}. Every model of a run answers each case, "
+        "as often as the run has samples."
     )
 
 
@@ -199,14 +201,14 @@ def upload(db: Db, use_case: UseCase, body: str, there: Sequence[Case]) -> None:
     except CasesError as error:
         _show_problems(error.problems)
         return
-    st.success(f"{count(len(found))} can be added from {plain(file.name)}.")
+    st.success(f"{count(len(found), 'case')} can be added from {plain(file.name)}.")
     st.dataframe(
         table(body, [Case(0, use_case.id, case.name, case.values) for case in found[:50]]),
         hide_index=True,
         key="upload-preview",
         alt="The first cases of the file",
     )
-    if st.button(f"Add {count(len(found))}", type="primary", key="add-upload"):
+    if st.button(f"Add {count(len(found), 'case')}", type="primary", key="add-upload"):
         try:
             use_cases.add_cases(db, use_case.id, [(case.name, case.values) for case in found])
         except InputError as error:
@@ -216,13 +218,11 @@ def upload(db: Db, use_case: UseCase, body: str, there: Sequence[Case]) -> None:
 
 
 def _show_problems(found: Sequence[str]) -> None:
-    what = "1 problem" if len(found) == 1 else f"{len(found):,} problems"
-    st.error(f"Nothing was imported: the file has {what}. Mend the file and upload it again.")
+    st.error(
+        f"Nothing was imported: the file has {count(len(found), 'problem')}. "
+        "Mend the file and upload it again."
+    )
     with st.container(height=min(56 + 40 * len(found), 320)):
         st.markdown("\n".join(f"- {plain(problem)}" for problem in found[:200]))
         if len(found) > 200:
             st.caption(f"and {len(found) - 200:,} more")
-
-
-def count(number: int) -> str:
-    return "1 case" if number == 1 else f"{number:,} cases"

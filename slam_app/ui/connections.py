@@ -43,7 +43,7 @@ def outcome(last: inventory.Check | None) -> None:
     elif last.ok:
         st.markdown(f":green[:material/check_circle:] {plain(last.said)} · answered {ago(last.at)}")
     else:
-        st.error(f"{last.said} (Tried {ago(last.at)}.)")
+        st.error(f"{plain(last.said)} (Tried {ago(last.at)}.)")
 
 
 def add_form(db: Db, number: int) -> int | None:

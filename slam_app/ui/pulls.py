@@ -12,6 +12,7 @@ from slam_app.domain import Connection, ConnectionKind, Job, JobKind, JobStatus
 from slam_app.presets import Preset
 from slam_app.store import jobs
 from slam_app.store.db import Db
+from slam_app.ui.auth import stay_admin
 from slam_app.ui.text import plain, since
 
 PAPER = "Models of the paper"
@@ -102,6 +103,7 @@ def live(db: Db, there: Sequence[Connection]) -> None:
 
     @st.fragment(run_every=1 if running else None)
     def polled() -> None:
+        stay_admin()
         found = recent_pulls(db, there)
         names = {connection.id: connection for connection in there}
         for job in found:
@@ -131,7 +133,7 @@ def _pull(db: Db, job: Job, connection: Connection) -> None:
             st.rerun(scope="fragment")
         return
     if job.status is JobStatus.FAILED:
-        st.error(job.message)
+        st.error(plain(job.message))
     else:
         st.info("Cancelled. What had arrived is kept.")
     if st.button("Pull again", key=f"again-{job.id}", help="It goes on where it was."):

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
+from collections.abc import Sequence
 from datetime import UTC, datetime
 
+from slam_app.domain import Model
 from slam_app.ui.widgets import seconds
 
 
@@ -16,6 +19,12 @@ def plain(text: str) -> str:
 def code(text: str) -> str:
     """The same as inline code, which no address in it turns into a link."""
     return f"`{text.replace('`', '')}`"
+
+
+def model_names(models: Sequence[Model]) -> dict[int, str]:
+    """The name of each model by id; with its connection where two share a name."""
+    times = Counter(model.name for model in models)
+    return {model.id: model.label if times[model.name] > 1 else model.name for model in models}
 
 
 def since(at: str) -> float:

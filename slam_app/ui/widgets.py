@@ -24,10 +24,10 @@ def pick(label: str, things: Sequence[T], param: str, name: Callable[[T], str], 
     `things` must not be empty. The options are ids: the rest of a thing may change between reruns.
     """
     by_id = {thing.id: thing for thing in things}
-    key, asked = f"pick-{param}", st.query_params.get(param, "")
+    key = f"pick-{param}"
     if st.session_state.get(key) not in by_id:
-        found = asked.isdigit() and int(asked) in by_id
-        st.session_state[key] = int(asked) if found else next(iter(by_id))
+        asked = {str(thing_id): thing_id for thing_id in by_id}.get(st.query_params.get(param, ""))
+        st.session_state[key] = next(iter(by_id)) if asked is None else asked
     chosen = st.selectbox(
         label,
         list(by_id),

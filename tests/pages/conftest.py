@@ -54,3 +54,9 @@ def confirm(at: AppTest, opener: str, button: str) -> AppTest:
     """Press a button in an open dialog. AppTest runs no fragments alone, so the dialog is opened anew."""
     at.button(opener).click()
     return at.button(button).click().run()
+
+
+def log_out_after(monkeypatch: pytest.MonkeyPatch, checks: int) -> None:
+    """Somebody logs out in another tab, after so many more looks at whether this is an admin."""
+    left = iter([True] * checks)
+    monkeypatch.setattr(auth, "is_admin", lambda db, token: next(left, False))

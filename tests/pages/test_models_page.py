@@ -17,7 +17,7 @@ from slam_app.store.db import Db
 from slam_app.ui import models as shown
 from slam_app.ui import pulls
 from slam_app.ui.connections import checked_address, checked_key_name
-from tests.pages.conftest import OpenPage, confirm, texts
+from tests.pages.conftest import OpenPage, confirm, log_out_after, texts
 from tests.wire_ollama import WireOllama
 
 
@@ -131,6 +131,32 @@ def test_deleting_asks_first_and_takes_it_out_of_the_table(open_page: OpenPage, 
 
         assert "smollm2:135m" not in daemon.installed
         assert "smollm2:135m" not in list(at.dataframe[0].value["Model"])
+
+
+def test_nothing_is_deleted_after_a_logout_elsewhere(
+    open_page: OpenPage, db: Db, ollama: Connection, daemon: WireOllama, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = next(model for model in connections.models(db) if model.name == "smollm2:135m")
+    at = open_page("models", model=str(model.id))
+    at.button("delete").click().run()
+    log_out_after(monkeypatch, checks=2)
+
+    confirm(at, "delete", "delete-now")
+
+    assert "smollm2:135m" in daemon.installed
+    assert not at.dataframe and not at.exception
+
+
+def test_no_connection_is_removed_after_a_logout_elsewhere(
+    open_page: OpenPage, db: Db, ollama: Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    at = open_page("models")
+    at.button(f"remove-{ollama.id}").click().run()
+    log_out_after(monkeypatch, checks=3)  # of main.py, of the page, of the polled downloads
+
+    confirm(at, f"remove-{ollama.id}", "remove-now")
+
+    assert connections.all_connections(db) == [ollama]
 
 
 def test_a_failed_action_shows_the_error(open_page: OpenPage, db: Db, ollama: Connection) -> None:

@@ -16,7 +16,7 @@ from slam_app.errors import InputError
 from slam_app.store import connections, use_cases
 from slam_app.store.db import Db
 from slam_app.ui.cases import Field, field_of, fields, from_text, table, to_text
-from tests.pages.conftest import OpenPage, confirm, texts
+from tests.pages.conftest import OpenPage, confirm, log_out_after, texts
 
 
 @pytest.fixture
@@ -319,3 +319,23 @@ def test_the_table_shows_lists_on_one_line() -> None:
 
     assert row["goals"] == "one; two"
     assert json.loads(row["n"]) == {"k": 1}
+
+
+def test_no_case_is_deleted_and_no_use_case_made_after_a_logout_elsewhere(
+    open_page: OpenPage, db: Db, sample: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = use_cases.cases(db, sample)[0]
+    at = open_page("prompts")
+    at.multiselect(f"doomed-{sample}").set_value([first.id]).run()
+    at.button("delete").click().run()
+    with monkeypatch.context() as patch:
+        log_out_after(patch, checks=2)
+        confirm(at, "delete", "delete-now")
+    assert first in use_cases.cases(db, sample)
+
+    at = open_page("prompts")
+    at.button("new").click().run()
+    at.text_input("new-name").set_value("Made by nobody")
+    log_out_after(monkeypatch, checks=2)
+    confirm(at, "new", "create")
+    assert len(use_cases.all_use_cases(db)) == 1
