@@ -11,6 +11,7 @@ import streamlit as st
 from slam_app import exports
 from slam_app.domain import (
     ConnectionKind,
+    Job,
     JobKind,
     JobStatus,
     Model,
@@ -138,7 +139,10 @@ def _draw_progress(db: Db, run_id: int) -> None:
         st.progress(
             (row.ok + row.errors) / row.total, text=f"**{plain(names[row.model_id])}** · {' · '.join(notes)}"
         )
-    for job in jobs.find(db, JobKind.GENERATE, "run", run_id)[:3]:
+    newest: dict[int, Job] = {}
+    for job in jobs.find(db, JobKind.GENERATE, "run", run_id):
+        newest.setdefault(job.payload["connection"], job)
+    for job in newest.values():
         if job.status is JobStatus.FAILED:
             st.error(f"{plain(job.message)} What is finished is kept; press Resume to go on.")
         elif job.status is JobStatus.QUEUED:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -180,7 +181,7 @@ def test_testing_a_connection_shows_who_answers(open_page: OpenPage, db: Db, dae
 
     at.button(f"test-{connection_id}").click().run()
 
-    assert "Ollama 0.24.0 · answered 0 s ago" in texts(at)
+    assert re.search(r"Ollama 0.24.0 · answered \d s ago", texts(at))
     assert len(connections.models(db)) == 3
 
 
