@@ -37,8 +37,7 @@ st.plotly_chart(
 )
 if incumbent is None:
     st.info(
-        "No incumbent stands first: none was set on Prompts when the study was launched, "
-        "or its run lacks it."
+        "No incumbent stands first: none was set on Prompts when the study was launched, or its run lacks it."
     )
 st.dataframe(
     means,

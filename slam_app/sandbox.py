@@ -24,7 +24,7 @@ MAX_ROUNDS = 20_000
 """Of all loops and macro calls of one rendering together: far more than a prompt needs, under a second."""
 
 _PADDING = {"center", "expandtabs", "format", "format_map", "ljust", "rjust", "zfill"}
-_NO_FILTERS = {"batch", "center", "format", "indent", "random", "round", "slice", "wordwrap", "xmlattr"}
+_NO_FILTERS = {"batch", "center", "format", "random", "slice", "xmlattr"}
 _COUNTED = " counted"  # a filter that no template can name, for its leading space
 
 
