@@ -51,7 +51,12 @@ for number, (page, title, done, there) in enumerate(steps):
         st.markdown(f"{mark} **{number + 1}. {title}**  \n{there if done else 'Nothing here yet'}")
         st.space("stretch")
         if number == following:
-            if st.button("Next step", type="primary", key=f"go-{page}", icon=":material/arrow_forward:"):
+            if st.button(
+                "Look at it" if complete else "Next step",
+                type="primary",
+                key=f"go-{page}",
+                icon=":material/arrow_forward:",
+            ):
                 go(page)
         else:
             link(page, "Open")

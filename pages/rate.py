@@ -96,7 +96,7 @@ def rate(study: RaterStudy, slot: RaterSlot, item: RaterItem) -> None:
     if sent:
         missing = [letter for letter, score in scores.items() if score is None]
         if missing:
-            st.warning(f"Please also score answer {', '.join(missing)}.")
+            st.warning(f"Not scored yet: answer {' and '.join(missing)}. Please give each a score.")
         else:  # a session that was just restored knows its widgets only now
             rater.save(db(), slot.id, item.position, list(scores.values()), study.scale_max)
             st.rerun()

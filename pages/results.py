@@ -6,7 +6,9 @@ from slam_app.rating.summary import by_model
 from slam_app.store import studies
 from slam_app.ui.app import db
 from slam_app.ui.auth import require_admin
-from slam_app.ui.widgets import empty_state, pick
+from slam_app.ui.widgets import count, empty_state, pick
+
+FEW_RATERS = 5
 
 require_admin()
 st.title("Results")
@@ -53,6 +55,11 @@ st.dataframe(
         "raters": st.column_config.NumberColumn("Raters"),
     },
 )
+if complete < FEW_RATERS:
+    st.warning(
+        f"{count(complete, 'complete set')} so far. With fewer than {FEW_RATERS} raters an interval is only "
+        "a hint: chance alone can move these means a lot."
+    )
 st.caption(
     "The interval says how far the mean could move with other raters like these: raters are resampled "
     "1,000 times, each with all their scores. It needs at least two complete sets."

@@ -10,7 +10,7 @@ from slam_app.ui.app import db, settings
 from slam_app.ui.auth import require_admin, stay_admin
 from slam_app.ui.pages import link
 from slam_app.ui.text import plain
-from slam_app.ui.widgets import empty_state, pick
+from slam_app.ui.widgets import count, empty_state, pick
 
 require_admin()
 
@@ -26,6 +26,11 @@ def new_study(complete: list[Run]) -> None:
             "Retry its errors on Generate, or make a run without the failing model."
         )
         return
+    if offer.cut:
+        st.warning(
+            f"{count(offer.cut, 'answer')} of this run ended at a token limit, perhaps in mid-sentence. "
+            "Raters will see that; a run with more max tokens avoids it."
+        )
     with st.form("new-study"):
         name = st.text_input("Name", value=f"{run.use_case}, run {run.id}", help="Only admins see it.")
         raters = st.number_input("Raters", 1, 10_000, 5, help="How many complete sets you want.")
@@ -66,7 +71,7 @@ def draft(study: Study) -> None:
     offer = rating_studies.offer(db(), study.run_id)
     shown = study.raters * study.items_per_rater / max(offer.screens, 1)
     st.write(
-        f"Draft. Each of the {offer.screens} screens will be rated about {shown:.1f} times. "
+        f"Draft. Each of the {offer.screens} screens will be rated about {shown:.3g} times. "
         "Launching fixes who sees what; it can't be changed afterwards."
     )
     with st.container(horizontal=True, vertical_alignment="center"):
@@ -83,7 +88,7 @@ def draft(study: Study) -> None:
 
 
 @st.fragment(run_every=3)
-def counts(study_id: int) -> None:
+def live_counts(study_id: int) -> None:
     stay_admin()
     study = studies.get(db(), study_id)
     left, middle, right = st.columns(3)
@@ -93,7 +98,7 @@ def counts(study_id: int) -> None:
 
 
 def launched(study: Study) -> None:
-    counts(study.id)
+    live_counts(study.id)
     origin = urlsplit(st.context.url or "")
     base = settings().public_url or f"{origin.scheme}://{origin.netloc}"
     st.write("Link for raters" if study.status is StudyStatus.OPEN else "Link for raters (closed now)")

@@ -224,7 +224,7 @@ def _header(cells: Sequence[str], required: Sequence[str]) -> list[str]:
         header.pop()
     problems = []
     if missing := [variable for variable in required if variable not in header]:
-        problems.append(f"The header lacks {_listed(missing)}; the template needs it.")
+        problems.append(f"The header lacks {_listed(missing)}, which the template needs.")
     if "" in header:
         problems.append(f"Column {header.index('') + 1} has no name; name it or delete it.")
     if twice := [column for column, times in Counter(header).items() if column and times > 1]:

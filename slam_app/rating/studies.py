@@ -8,7 +8,7 @@ import secrets
 from dataclasses import dataclass
 
 from slam_app import keys
-from slam_app.domain import Study
+from slam_app.domain import FinishReason, Study
 from slam_app.rating import design
 from slam_app.store import runs, studies, use_cases
 from slam_app.store.db import Db
@@ -19,16 +19,24 @@ CODE_LETTERS = "ABCDEFGHJKMNPQRSTUVWXYZ23456789"
 
 @dataclass(frozen=True, slots=True)
 class Offer:
-    """What a run offers to raters: screens, pairs of case and sample left out, and answers a screen."""
+    """What a run offers to raters: screens, pairs of case and sample left out, and answers a screen.
+
+    `cut` counts the answers that ended at a limit, so in mid-sentence.
+    """
 
     screens: int
     left_out: int
     answers_per_screen: int
+    cut: int
 
 
 def offer(db: Db, run_id: int) -> Offer:
-    pool, left_out = design.screens(studies.rateable(db, run_id))
-    return Offer(len(pool), left_out, len(pool[0].response_ids) if pool else 0)
+    responses = studies.rateable(db, run_id)
+    pool, left_out = design.screens(responses)
+    cut = sum(
+        row["finish_reason"] in (FinishReason.MAX_TOKENS, FinishReason.CONTEXT_FULL) for row in responses
+    )
+    return Offer(len(pool), left_out, len(pool[0].response_ids) if pool else 0, cut)
 
 
 def create(db: Db, *, run_id: int, name: str, raters: int, items_per_rater: int) -> int:

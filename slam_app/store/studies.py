@@ -135,7 +135,7 @@ def rateable(db: Db, run_id: int) -> list[dict[str, Any]]:
     with db.read() as con:
         return list(
             con.query(
-                """SELECT id, model_id, case_id, sample, status, text, prompt
+                """SELECT id, model_id, case_id, sample, status, finish_reason, text, prompt
                    FROM responses JOIN run_cases USING (run_id, case_id)
                    WHERE run_id = ? ORDER BY id""",
                 [run_id],

@@ -66,7 +66,7 @@ def _incumbent(db: Db, use_case: UseCase, key: str) -> int | None:
         model = models[model_id]
         return model.label if model else "None yet"
 
-    return st.selectbox(
+    chosen = st.selectbox(
         "Incumbent model",
         list(models),
         list(models).index(use_case.incumbent_model_id),
@@ -76,6 +76,8 @@ def _incumbent(db: Db, use_case: UseCase, key: str) -> int | None:
         help="The model behind the feature today, which a smaller one may replace. "
         "The answers of the others are compared with its answers.",
     )
+    st.caption("Not in the list? Add its connection on Models.")
+    return chosen
 
 
 def edit_template(db: Db, use_case: UseCase, newest: Template | None) -> str:

@@ -156,7 +156,7 @@ def test_the_whole_job(browser: Browser, server: Server) -> None:
     rater.get_by_role("button", name="Start").click()
     expect(rater.get_by_text("Screen 1 of 2")).to_be_visible()
     rater.get_by_role("button", name="Save and go on").click()
-    expect(rater.get_by_text("Please also score answer A, B")).to_be_visible()
+    expect(rater.get_by_text("Not scored yet: answer A and B")).to_be_visible()
     score_screen(rater, last=False)
     expect(rater.get_by_text("Screen 2 of 2")).to_be_visible()
     rater.reload()

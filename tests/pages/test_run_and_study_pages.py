@@ -317,7 +317,7 @@ def test_a_rater_works_through_a_set(db: Db, study: tuple[int, str]) -> None:
     at.button("start").click().run()
     assert len(at.radio) == 2 and all(radio.value is None for radio in at.radio)
     at = at.button[-1].click().run()
-    assert "Please also score answer A, B" in texts(at)
+    assert "Not scored yet: answer A and B" in texts(at)
     score(at)
     again = rater(token)
     assert [radio.key for radio in again.radio] == ["score-2-A", "score-2-B"]

@@ -122,7 +122,7 @@ def test_a_file_that_is_no_csv_text_is_refused_as_a_whole(data: bytes, expected:
 @pytest.mark.parametrize(
     ("header", "expected"),
     [
-        ("b", ["The header lacks 'a'; the template needs it."]),
+        ("b", ["The header lacks 'a', which the template needs."]),
         ("a,b,tody", ["In the header: unknown to the template: 'tody'; correct or delete it."]),
         ("A,b", ["lacks 'a'", "'A' (did you mean 'a'?)"]),
         ("a,b,a", ["names 'a' twice"]),
