@@ -13,14 +13,15 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent.parent
 MODULES = sorted(path for folder in ("slam_app", "pages") for path in (ROOT / folder).rglob("*.py"))
 LAYERS = [
-    {"domain", "errors", "config", "__init__"},
-    {"store", "providers", "prompts", "cases", "presets", "samples", "stats", "charts", "exports", "keys"},
+    {"domain", "errors", "config"},
+    {"sandbox", "keys"},
+    {"store", "providers", "prompts", "cases", "presets", "samples", "stats", "charts", "exports"},
     {"rating", "generation", "inventory", "jobs", "auth", "first_start", "headless"},
     {"routes", "server", "cli", "__main__", "ui", "main"},
     {"pages"},
 ]
 STREAMLIT = {"ui", "main", "server", "pages"}
-CLIENTS = {"ollama", "openai", "xllamacpp", "httpx2"}
+CLIENTS = {"ollama", "openai", "xllamacpp", "httpx", "httpx2"}
 HEAVY = {"torch", "sentence_transformers", "tensorflow", "statsmodels", "sklearn", "xllamacpp"}
 
 
@@ -43,7 +44,9 @@ def imports(path: Path, *, top_level: bool = False) -> set[str]:
 
 
 def layer(name: str) -> int:
-    return next((number for number, names in enumerate(LAYERS) if name in names), 0)
+    if name in ("__init__", "__version__"):
+        return 0
+    return next(number for number, names in enumerate(LAYERS) if name in names)
 
 
 @pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(ROOT)))
